@@ -7,6 +7,7 @@ Errors:
     SessionError
     ├── BrokerUnreachable    no connection: wait and try again
     ├── BrokerRefused        the broker answered no (credentials, authorisation): trying again won't help
+    ├── BrokerMisconfigured  a file that the configuration names can't be used: trying again won't help
     ├── SessionLost          the connection ended while in use
     └── PublishRefused       the broker took the packet and refused it (MQTT 5 reason code), or it is over the limit
 """
@@ -29,6 +30,10 @@ class BrokerUnreachable(SessionError):
 
 class BrokerRefused(SessionError):
     """The broker refused the connection for a reason that trying again won't change (credentials, authorisation)."""
+
+
+class BrokerMisconfigured(SessionError):
+    """A password, certificate or key file that the configuration names is missing or can't be used."""
 
 
 class SessionLost(SessionError):
@@ -94,5 +99,5 @@ class Connector(Protocol):
         """Open a session (clean start). Leaving the context sends DISCONNECT, so the will is not published;
         leaving it through SessionLost doesn't.
 
-        Raises: BrokerUnreachable, BrokerRefused.
+        Raises: BrokerUnreachable, BrokerRefused, BrokerMisconfigured.
         """

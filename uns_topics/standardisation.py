@@ -127,7 +127,7 @@ def pool(participants: Iterable[Cells], cap: float = 0.5) -> dict[int, dict[str,
         for moments in parts:
             others = total - moments.n
             limit = others * cap / (1 - cap)
-            kept.append(moments.scaled(limit / moments.n) if 0 < others and moments.n > limit else moments)
+            kept.append(moments.scaled(limit / moments.n) if others > 0 and moments.n > limit else moments)
         pooled.setdefault(slot, {})[name] = sum(kept[1:], start=kept[0])
     return pooled
 

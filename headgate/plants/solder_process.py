@@ -50,7 +50,8 @@ class OperatingRange:
         temperature_c, humidity_pct: means of the hall; temperature_swing_c: half the swing over a day.
         pressure_n, speed_mm_s: lowest and highest setting of a job.
         cleaning_every: prints between two cleanings of the stencil, lowest and highest.
-        misalignment_um: constant error of the board's position.
+        misalignment_um: constant distance of the print from the pad (error, or overprint by design).
+        design_volume_pct: what the SPI reads on a board printed as designed; above 100 for overprint.
     """
 
     viscosity_pas: float
@@ -62,6 +63,7 @@ class OperatingRange:
     speed_mm_s: tuple[float, float]
     cleaning_every: tuple[int, int]
     misalignment_um: float = 8.0
+    design_volume_pct: float = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,18 +121,18 @@ def surface_mount(conditions: Conditions, deposit: Deposit) -> tuple[float, floa
     Paste bridges when much of it lies off its pad (a product, not a sum) or slumps; joints stay open where paste is
     little or low, above all when it has dried.
     """
-    much = _softplus((deposit.volume_pct - 104.0) / 4.0)
-    aside = _softplus((deposit.offset_um - 18.0) / 5.0)
+    much = _softplus((deposit.volume_pct - 102.5) / 4.0)
+    aside = _softplus((deposit.offset_um - 16.0) / 5.0)
     slump = (
         (conditions.temperature_c - 25.0) / 2.5
         + (180.0 - conditions.viscosity_pas) / 15.0
         + (conditions.humidity_pct - 48.0) / 9.0
     )
-    little = _softplus((95.0 - deposit.volume_pct) / 4.0)
-    low = _softplus((111.0 - deposit.height_um) / 4.0)
+    little = _softplus((96.5 - deposit.volume_pct) / 4.0)
+    low = _softplus((112.0 - deposit.height_um) / 4.0)
     dried = (conditions.viscosity_pas - 205.0) / 15.0 + (40.0 - conditions.humidity_pct) / 8.0
-    bridge = -7.0 + 0.8 * much * aside + 1.0 * much * _sigmoid(slump) + 0.9 * _softplus(slump)
-    open_ = -7.0 + 0.8 * little * low + 1.0 * little * _sigmoid(dried) + 0.9 * _softplus(dried)
+    bridge = -7.4 + 1.0 * much * aside + 1.5 * much * _sigmoid(slump) + 0.6 * _softplus(slump)
+    open_ = -7.4 + 1.0 * little * low + 1.5 * little * _sigmoid(dried) + 0.6 * _softplus(dried)
     return bridge, open_
 
 
@@ -139,10 +141,10 @@ def pin_in_paste(conditions: Conditions, deposit: Deposit) -> tuple[float, float
 
     Volume, offset (the overprint) and slump help here; what would be a tidy deposit on a pad starves the hole.
     """
-    starved = (112.0 - deposit.volume_pct) / 7.0
-    tidy = (30.0 - deposit.offset_um) / 9.0
-    stiff = (conditions.viscosity_pas - 160.0) / 22.0 + (26.0 - conditions.temperature_c) / 4.0
-    return -7.0, -3.4 + 1.1 * starved + 0.9 * tidy + 0.5 * stiff + 0.3 * starved * tidy
+    starved = (121.0 - deposit.volume_pct) / 4.0
+    tidy = (27.0 - deposit.offset_um) / 6.0
+    stiff = (conditions.viscosity_pas - 145.0) / 12.0 + (26.0 - conditions.temperature_c) / 3.0
+    return -7.0, -3.0 + 1.3 * starved + 1.1 * tidy + 0.6 * stiff
 
 
 class LineProcess:
@@ -185,12 +187,12 @@ class LineProcess:
         """Use up jar, job and clean stencil by one board; returns whether the squeegee settings changed."""
         rng = self._rng
         if self._batch_left == 0:
-            self._batch_left = rng.randrange(20, 45)
+            self._batch_left = rng.randrange(12, 28)
             self._batch_pas = rng.gauss(operating.viscosity_pas, operating.viscosity_spread_pas)
             self._age_h = rng.uniform(0.0, 0.5)
         changed = self._job_left == 0
         if changed:
-            self._job_left = rng.randrange(8, 24)
+            self._job_left = rng.randrange(6, 16)
             self._pressure_n = rng.uniform(*operating.pressure_n)
             self._speed_mm_s = rng.uniform(*operating.speed_mm_s)
         if self._cleaning_left == 0:
@@ -207,8 +209,8 @@ class LineProcess:
         # A hall follows its air conditioning over some dozen boards, and wanders around it.
         self._mean_c += (operating.temperature_c - self._mean_c) / 12.0
         self._mean_pct += (operating.humidity_pct - self._mean_pct) / 12.0
-        self._wander_c = 0.95 * self._wander_c + rng.gauss(0.0, 0.35)
-        self._wander_pct = 0.95 * self._wander_pct + rng.gauss(0.0, 1.6)
+        self._wander_c = 0.9 * self._wander_c + rng.gauss(0.0, 0.4)
+        self._wander_pct = 0.9 * self._wander_pct + rng.gauss(0.0, 1.8)
         return changed
 
     def _conditions(self, operating: OperatingRange) -> Conditions:
@@ -241,7 +243,8 @@ class LineProcess:
         clogged = dirt * _sigmoid((conditions.viscosity_pas - 205.0) / 14.0)
         smeared = dirt * _sigmoid((172.0 - conditions.viscosity_pas) / 12.0)
         worn = self._stencil_prints / 15000.0
-        volume = 100.0 + 16.0 * math.tanh(1.4 * fill) - 14.0 * clogged + 11.0 * smeared + rng.gauss(0.0, 5.0 + worn)
+        transfer = 16.0 * math.tanh(1.4 * fill) - 14.0 * clogged + 11.0 * smeared
+        volume = operating.design_volume_pct + transfer + rng.gauss(0.0, 5.0 + worn)
         scooped = max(fill - 0.25, 0.0)
         height = _FOIL_UM * (0.98 + 0.08 * math.tanh(fill) - 0.30 * scooped - 0.07 * clogged) + rng.gauss(0.0, 4.0)
         sideways = operating.misalignment_um + 0.25 * max(conditions.speed_mm_s - 45.0, 0.0) + 6.0 * smeared

@@ -1,0 +1,122 @@
+"""The sending side of a transfer up, from its manifest to its receipt. A pure core: time and randomness are passed in.
+
+Bytes go twice only if they were lost: with no answer the manifest alone is repeated, and the receiver says what it
+lacks. A PUBACK is no durability, a receipt is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Literal
+
+from uns_topics.codes import Code
+from uns_topics.rounds import Receipt
+from uns_topics.transfers import MIN_CHUNK_BYTES, TransferManifest, make_manifest
+
+FIRST_REPEAT_S = 5.0
+MAX_REPEAT_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Publish the manifest, then these chunks of it."""
+
+    manifest: TransferManifest
+    chunks: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """The broker seems to swallow chunks of the old size: warn people with the limit that shows."""
+
+    old: int
+    new: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The receipt that ends it, or the broker's limit where no chunk size gets through (`code` is OVERSIZED)."""
+
+    result: Literal["accepted", "rejected"]
+    code: Code | None
+    detail: str = ""
+
+
+Effect = Send | Lowered | Done
+
+
+@dataclass
+class Outgoing:
+    """One transfer up. Call the `on_...` methods and perform what they return; `deadline` is when to call `on_time`."""
+
+    content: bytes = field(repr=False)
+    manifest: TransferManifest
+    deadline: float = 0.0
+    done: bool = False
+    _repeats: int = 0
+    _all_missing: int = 0
+    _in_flight_at_loss: Counter[int] = field(default_factory=Counter)
+
+    def start(self, now: float, unit_random: float) -> list[Effect]:
+        """Manifest and all chunks, no waiting in between."""
+        self._wait(now, unit_random)
+        return [Send(self.manifest, tuple(range(len(self.manifest.chunks))))]
+
+    def on_connected(self, now: float, unit_random: float) -> list[Effect]:
+        """After a reconnect: ask what the receiver has."""
+        self._repeats = 0
+        return self._repeat(now, unit_random)
+
+    def on_time(self, now: float, unit_random: float) -> list[Effect]:
+        """The deadline passed without an answer."""
+        return self._repeat(now, unit_random) if now >= self.deadline else []
+
+    def on_lost(self, in_flight: Collection[int], now: float, unit_random: float) -> list[Effect]:
+        """The connection was lost with these chunks unacknowledged: twice the same one means that it is too large."""
+        self._in_flight_at_loss.update(in_flight)
+        if any(self._in_flight_at_loss[i] >= 2 for i in in_flight):
+            return self._lower(now, unit_random, "the connection ended twice with the same chunk in flight")
+        return []
+
+    def on_receipt(self, receipt: Receipt, now: float, unit_random: float) -> list[Effect]:
+        """The receiver's answer."""
+        if self.done or receipt.id != self.manifest.id:
+            return []
+        if receipt.result != "missing":
+            self.done = True
+            return [Done(receipt.result, receipt.code)]
+        chunks = tuple(i for i in receipt.chunks if i < len(self.manifest.chunks))
+        self._wait(now, unit_random)
+        if len(chunks) == len(self.manifest.chunks):
+            self._all_missing += 1
+            if self._all_missing >= 2:
+                return self._lower(now, unit_random, "no chunk arrived twice in a row")
+        else:
+            self._all_missing = 0
+        return [Send(self.manifest, chunks)] if chunks else []
+
+    def _repeat(self, now: float, unit_random: float) -> list[Effect]:
+        self._repeats += 1
+        self._wait(now, unit_random)
+        return [] if self.done else [Send(self.manifest)]
+
+    def _wait(self, now: float, unit_random: float) -> None:
+        full = min(MAX_REPEAT_S, FIRST_REPEAT_S * 2**self._repeats)
+        self.deadline = now + full * (0.75 + 0.5 * unit_random)
+
+    def _lower(self, now: float, unit_random: float, why: str) -> list[Effect]:
+        old, m = self.manifest.chunk_bytes, self.manifest
+        new = old // 2
+        if new < MIN_CHUNK_BYTES:
+            self.done = True
+            detail = f"{why} at {old} bytes a chunk: the broker's message limit is below {MIN_CHUNK_BYTES} bytes"
+            return [Done("rejected", Code.OVERSIZED, detail)]
+        self.manifest = make_manifest(
+            self.content, m.kind, new, base=m.base, round_number=m.round_number, attempt=m.attempt, version=m.version
+        )
+        self._all_missing = 0
+        self._in_flight_at_loss.clear()
+        return [Lowered(old, new, why), *self.start(now, unit_random)]

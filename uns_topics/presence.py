@@ -1,0 +1,88 @@
+"""Presence: who is there, and what a participant can and wants to do."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from uns_topics.codes import Reason
+from uns_topics.envelope import WIRE_VERSION
+from uns_topics.model import Count, Sha256, Slug, Value, Version
+
+SPOKEN = (WIRE_VERSION, WIRE_VERSION)
+"""The range of wire versions that this side speaks."""
+PERIODS_UNTIL_ABSENT = 3
+"""A participant whose heartbeat is older than this many periods counts as absent."""
+
+
+class AggregatorStatus(Value):
+    """`down/status`, retained, repeated as heartbeat; the will is the same with state offline."""
+
+    birth: int = Field(ge=1, description="number of this connection within this boot")
+    state: Literal["online", "resting", "offline"]
+    epoch: int = Field(ge=1, description="raised by a take-over; lower ones are ignored")
+    speaks: tuple[int, int] = SPOKEN
+
+
+class ParticipantState(StrEnum):
+    """What a participant is doing."""
+
+    ONLINE = "online"
+    TRAINING = "training"
+    HOLD = "hold"
+    PAUSED = "paused"
+    OFFLINE = "offline"
+
+
+class Variant(StrEnum):
+    """Which model an instance runs."""
+
+    GLOBAL = "global"
+    PERSONALISED = "personalised"
+    LOCAL = "local"
+    LAST_GOOD = "last-good"
+
+
+class Serves(Value):
+    """What the edge runs on its tags now."""
+
+    version: Version
+    variant: Variant
+
+
+class Want(StrEnum):
+    """What a participant could not get from the broker: the aggregator republishes it."""
+
+    PLAN = "plan"
+    SKELETON = "skeleton"
+    CURRENT = "current"
+    CANDIDATE = "candidate"
+
+
+class ParticipantStatus(Value):
+    """`up/<participant>/status`, retained, repeated as heartbeat; the will is the same with state offline."""
+
+    birth: int = Field(ge=1, description="number of this connection within this boot")
+    state: ParticipantState
+    samples: Count = 0
+    new_samples: Count = Field(default=0, description="matured since its last accepted update")
+    instances: Count = 0
+    holds_version: Version | None = Field(default=None, description="the newest version held, verified by its SHA-256")
+    serves: Serves | None = None
+    contract_hash: Sha256 | None = Field(default=None, description="of the contract that its site approved")
+    generation: int | None = None
+    can_train: bool = False
+    encodings: tuple[str, ...] = Field(default=(), max_length=16)
+    wants: tuple[Want, ...] = Field(default=(), max_length=4)
+    via: tuple[Slug, ...] = Field(default=(), max_length=8, description="bridges on the way")
+    reason: Reason | None = None
+    speaks: tuple[int, int] = SPOKEN
+
+
+class BridgeStatus(Value):
+    """`up/<participant>/via/<bridge>`, retained: presence of a bridge on the way; also its will."""
+
+    birth: int = Field(ge=1)
+    state: Literal["online", "offline"]
