@@ -10,6 +10,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 
 from broker_bridge.config import BrokerConfig
 from broker_bridge.session import BrokerMisconfigured, BrokerUnreachable
@@ -59,6 +60,7 @@ class ReadAheadSocket:
         self._sock = sock
         self._ahead = b""
         self._position = 0
+        self._half_close = False
         self.error: OSError | None = None
         """What the last read or write failed with, which paho writes to its log alone."""
 
@@ -91,9 +93,38 @@ class ReadAheadSocket:
         return len(self._ahead) - self._position + decrypted
 
     def close(self) -> None:
-        """Close the connection; again does nothing."""
+        """Close the connection, or only its writing half after `half_close`; again does nothing."""
+        if not self._half_close:
+            self.release()
+            return
+        self._ahead, self._position = b"", 0
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+
+    def release(self) -> None:
+        """Close both halves; again does nothing."""
         self._ahead, self._position = b"", 0
         self._sock.close()
+
+    def half_close(self) -> None:
+        """Let `close`, which paho calls after DISCONNECT, shut the writing half only.
+
+        Closing a socket with unread data makes the kernel send RST, and a broker that sees it before it has read the
+        DISCONNECT publishes the will of a session that left properly.
+        """
+        self._half_close = True
+
+    async def read_to_end(self) -> None:
+        """Read and forget what still comes until the other side closes."""
+        while True:
+            try:
+                if not self._sock.recv(_READ_BYTES):
+                    return
+            except (BlockingIOError, ssl.SSLWantReadError):
+                loop = asyncio.get_running_loop()
+                await _ready(self._sock, loop.add_reader, loop.remove_reader)
+            except OSError:
+                return
 
     def fileno(self) -> int:
         """Return the file descriptor, -1 once closed."""
@@ -148,7 +179,7 @@ async def _handshake(sock: ssl.SSLSocket) -> None:
 
 
 async def _ready(
-    sock: ssl.SSLSocket,
+    sock: socket.socket,
     add: Callable[[int, Callable[[], None]], None],
     remove: Callable[[int], bool],
 ) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from broker_bridge.settings import FilePath
 
 _DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 
@@ -22,10 +23,10 @@ class BrokerConfig(BaseModel):
 
     url: str = Field(default="mqtt://127.0.0.1", description="mqtt://host[:1883] or mqtts://host[:8883] (TLS)")
     username: str | None = Field(default=None, min_length=1, description="User name for the broker")
-    password_file: Path | None = Field(default=None, description="File whose content is the password")
-    ca_file: Path | None = Field(default=None, description="CA certificates in PEM; without it the system's")
-    client_certificate_file: Path | None = Field(default=None, description="Own certificate in PEM, for mutual TLS")
-    client_key_file: Path | None = Field(default=None, description="Key of the own certificate, unencrypted PEM")
+    password_file: FilePath | None = Field(default=None, description="File whose content is the password")
+    ca_file: FilePath | None = Field(default=None, description="CA certificates in PEM; without it the system's")
+    client_certificate_file: FilePath | None = Field(default=None, description="Own certificate in PEM, for mutual TLS")
+    client_key_file: FilePath | None = Field(default=None, description="Key of the own certificate, unencrypted PEM")
     protocol: Literal["3.1.1", "5"] = Field(default="3.1.1", description="MQTT version")
     keepalive_s: int = Field(default=30, ge=1, le=65_535, description="A silent connection is lost after about twice")
     connect_timeout_s: float = Field(default=10.0, gt=0, description="From name resolution to CONNACK")

@@ -76,6 +76,9 @@ class ParticipantStatus(Value):
     can_train: bool = False
     encodings: tuple[str, ...] = Field(default=(), max_length=16)
     wants: tuple[Want, ...] = Field(default=(), max_length=4)
+    bytes_up: Count = Field(default=0, description="sent to the fl tree since this process started")
+    bytes_down: Count = Field(default=0, description="received from the fl tree since this process started")
+    bytes_kept: Count = Field(default=0, description="of the plant's own messages, read and kept in the plant")
     via: tuple[Slug, ...] = Field(default=(), max_length=8, description="bridges on the way")
     reason: Reason | None = None
     speaks: tuple[int, int] = SPOKEN

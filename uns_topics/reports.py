@@ -104,6 +104,7 @@ class Evaluation(Value):
     candidate: Version | None
     current: Version | None
     metric: Metric
+    final: bool = Field(default=False, description="the figures of the plan's last version")
     select: PartScores
     report: PartScores | None = None
     report_capped: PartScores | None = Field(default=None, description="run_to_failure: with labels capped, too")

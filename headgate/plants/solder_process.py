@@ -29,10 +29,6 @@ from random import Random
 
 __all__ = ["Board", "Joint", "JointRisk", "LineProcess", "OperatingRange", "Phase", "pin_in_paste", "surface_mount"]
 
-_FOIL_UM = 120.0
-"""Thickness of the stencil, thus the height of a perfect deposit."""
-
-
 class Joint(Enum):
     """What became of the worst joint of a board."""
 
@@ -52,6 +48,7 @@ class OperatingRange:
         cleaning_every: prints between two cleanings of the stencil, lowest and highest.
         misalignment_um: constant distance of the print from the pad (error, or overprint by design).
         design_volume_pct: what the SPI reads on a board printed as designed; above 100 for overprint.
+        foil_um: thickness of the stencil, thus the height of a perfect deposit.
     """
 
     viscosity_pas: float
@@ -64,6 +61,7 @@ class OperatingRange:
     cleaning_every: tuple[int, int]
     misalignment_um: float = 8.0
     design_volume_pct: float = 100.0
+    foil_um: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +244,7 @@ class LineProcess:
         transfer = 16.0 * math.tanh(1.4 * fill) - 14.0 * clogged + 11.0 * smeared
         volume = operating.design_volume_pct + transfer + rng.gauss(0.0, 5.0 + worn)
         scooped = max(fill - 0.25, 0.0)
-        height = _FOIL_UM * (0.98 + 0.08 * math.tanh(fill) - 0.30 * scooped - 0.07 * clogged) + rng.gauss(0.0, 4.0)
+        height = operating.foil_um * (0.98 + 0.08 * math.tanh(fill) - 0.30 * scooped - 0.07 * clogged) + rng.gauss(0.0, 4.0)
         sideways = operating.misalignment_um + 0.25 * max(conditions.speed_mm_s - 45.0, 0.0) + 6.0 * smeared
         spread = 9.0 + 3.0 * worn
         offset = math.hypot(rng.gauss(sideways, spread), rng.gauss(0.0, spread))

@@ -1,0 +1,214 @@
+"""What is to be done about an event: *records* go into the event's own transaction, *effects* are performed after it.
+
+Effects are idempotent: after a crash the pending ones are performed again.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from uns_topics.codes import Code
+from uns_topics.model import Count, Sha256, Slug, TransferId, Value, Version
+from uns_topics.rounds import RoundSummary
+from uns_topics.template import Lineage
+
+# Records: written with the event --------------------------------------------------------------------------------------
+
+
+class RecordUpdate(Value):
+    """Keep an accepted update's bytes (attachment: its SHA-256)."""
+
+    kind: Literal["record-update"] = "record-update"
+    participant: Slug
+    round_number: int
+    sha256: Sha256
+    num_examples: Count
+
+
+class RecordReceipt(Value):
+    """The first and only answer to this transfer."""
+
+    kind: Literal["record-receipt"] = "record-receipt"
+    participant: Slug
+    transfer: TransferId
+    round_number: int
+    result: Literal["accepted", "rejected"]
+    code: Code | None = None
+
+
+class RecordStatistics(Value):
+    """Keep a participant's statistics (attachment: `statistics`)."""
+
+    kind: Literal["record-statistics"] = "record-statistics"
+    participant: Slug
+    generation: int
+
+
+VersionStatus = Literal["made", "candidate", "current", "superseded", "refused", "failed"]
+
+
+class RecordVersion(Value):
+    """A version and its strategy state (attachment: `strategy-state`)."""
+
+    kind: Literal["record-version"] = "record-version"
+    version: Version
+    sha256: Sha256
+    generation: int
+    lineage: Lineage
+    status: VersionStatus
+
+
+class RecordManifest(Value):
+    """A version's manifest (attachment: `manifest`)."""
+
+    kind: Literal["record-manifest"] = "record-manifest"
+    version: Version
+
+
+class RecordVersionStatus(Value):
+    """A version was promoted, superseded or refused."""
+
+    kind: Literal["record-version-status"] = "record-version-status"
+    version: Version
+    status: VersionStatus
+
+
+class RecordOutcome(Value):
+    """Which version an accepted update went into."""
+
+    kind: Literal["record-outcome"] = "record-outcome"
+    round_number: int
+    version: Version
+
+
+class RecordRound(Value):
+    """A round's end."""
+
+    kind: Literal["record-round"] = "record-round"
+    summary: RoundSummary
+
+
+Record = (
+    RecordUpdate
+    | RecordReceipt
+    | RecordStatistics
+    | RecordVersion
+    | RecordManifest
+    | RecordVersionStatus
+    | RecordOutcome
+    | RecordRound
+)
+
+# Effects: performed after the transaction ------------------------------------------------------------------------------
+
+
+class SendReceipt(Value):
+    """Answer a transfer."""
+
+    kind: Literal["send-receipt"] = "send-receipt"
+    participant: Slug
+    transfer: TransferId
+    result: Literal["accepted", "rejected"]
+    code: Code | None = None
+    round_number: int = 0
+    payload_bytes: Count = 0
+    detail: str = ""
+
+
+class PublishStatus(Value):
+    """Our own presence changed (resting)."""
+
+    kind: Literal["publish-status"] = "publish-status"
+
+
+class AnnounceRound(Value):
+    """Publish the open round as it stands; answer with `RoundAnnounced`."""
+
+    kind: Literal["announce-round"] = "announce-round"
+    round_number: int
+    attempt: int
+
+
+class RefreshRound(Value):
+    """Publish the round once more: seconds left, or that it is closed."""
+
+    kind: Literal["refresh-round"] = "refresh-round"
+
+
+class FillBootstrap(Value):
+    """Make the version with filled buffers, or only class weights; answer with `VersionMade`."""
+
+    kind: Literal["fill-bootstrap"] = "fill-bootstrap"
+    version: Version | None
+    base: Version
+    participants: tuple[Slug, ...]
+
+
+class Aggregate(Value):
+    """Fold the accepted updates onto the base; answer with `VersionMade`."""
+
+    kind: Literal["aggregate"] = "aggregate"
+    round_number: int
+    version: Version
+    base: Version
+    participants: tuple[Slug, ...]
+
+
+class PrepareVersion(Value):
+    """Golden outputs and manifest of a version that is durable; answer with `VersionPrepared`."""
+
+    kind: Literal["prepare-version"] = "prepare-version"
+    version: Version
+
+
+class PublishCandidate(Value):
+    """Chunks first, then the manifest; answer with `VersionPublished`."""
+
+    kind: Literal["publish-candidate"] = "publish-candidate"
+    version: Version
+
+
+class PublishCurrent(Value):
+    """Chunks, then the manifest as current; clear the candidate and superseded chunks."""
+
+    kind: Literal["publish-current"] = "publish-current"
+    version: Version
+    refused: Version | None = None
+    final: bool = False
+    candidate_loss: float | None = None
+    current_loss: float | None = None
+    reason: str = ""
+
+
+class PublishHistory(Value):
+    """The last rounds, for people."""
+
+    kind: Literal["publish-history"] = "publish-history"
+
+
+Effect = (
+    SendReceipt
+    | PublishStatus
+    | AnnounceRound
+    | RefreshRound
+    | FillBootstrap
+    | Aggregate
+    | PrepareVersion
+    | PublishCandidate
+    | PublishCurrent
+    | PublishHistory
+)
+Output = Record | Effect
+EFFECT: TypeAdapter[Effect] = TypeAdapter(Annotated[Effect, Field(discriminator="kind")])
+
+
+def records(outputs: tuple[Output, ...]) -> tuple[Record, ...]:
+    """The outputs that belong into the event's transaction."""
+    return tuple(o for o in outputs if isinstance(o, Record))
+
+
+def effects(outputs: tuple[Output, ...]) -> tuple[Effect, ...]:
+    """The outputs that are performed after it."""
+    return tuple(o for o in outputs if not isinstance(o, Record))

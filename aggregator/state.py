@@ -1,0 +1,168 @@
+"""What the aggregator knows: one frozen value, written to the store with every event.
+
+Times are seconds of the aggregator's own clock (wall time at process start, then monotonic), so that they keep their
+meaning over a restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Literal, Self
+
+from pydantic import Field
+
+from uns_topics.codes import Code
+from uns_topics.model import Boot, Count, Sha256, Slug, TransferId, Value, Version
+from uns_topics.plan import Tolerances, Training
+from uns_topics.presence import ParticipantStatus
+from uns_topics.reports import Sums
+
+
+class Phase(StrEnum):
+    """Where the federation stands. A round passes through open ... evaluating; bootstrap comes once per generation."""
+
+    BOOTSTRAP = "bootstrap"
+    WAITING = "waiting"
+    OPEN = "open"
+    COLLECTING = "collecting"
+    AGGREGATING = "aggregating"
+    COMMITTED = "committed"
+    PUBLISHING = "publishing"
+    EVALUATING = "evaluating"
+    RESTING = "resting"
+
+
+class Evolving(Value):
+    """A frozen value with a short way to say `the same, but`."""
+
+    def but(self, **changes: Any) -> Self:
+        """A copy with these fields changed; not validated again, its values come from validated ones."""
+        return self.model_copy(update=changes)
+
+
+class Rules(Value):
+    """The part of the plan that rounds follow."""
+
+    federation: Slug
+    generation: int = Field(ge=1)
+    contract_hash: Sha256
+    tolerances: Tolerances
+    training: Training
+    encodings: tuple[str, ...] = Field(min_length=1)
+    classes: int = Field(default=0, ge=0, description="0 where the contract has no class label")
+    heartbeat_s: float = Field(gt=0)
+    allowed: tuple[Slug, ...] | None = Field(default=None, description="participants let in; None: any")
+
+
+class VersionRef(Value):
+    """A version's number and identity."""
+
+    version: Version
+    sha256: Sha256
+
+
+class Presence(Evolving):
+    """One participant as its last status says."""
+
+    boot: Boot
+    status: ParticipantStatus
+    seen: float
+    offline_since: float | None = None
+
+
+class Bridge(Evolving):
+    """A bridge on a participant's way."""
+
+    boot: Boot
+    birth: int
+    online: bool
+    seen: float
+
+
+class Answer(Value):
+    """What a cohort member's update came to."""
+
+    outcome: Literal["accepted", "rejected"]
+    code: Code | None
+    transfer: TransferId
+    sha256: Sha256 | None
+    body_sha256: Sha256 | None
+    num_examples: Count
+    payload_bytes: Count
+
+
+class Round(Evolving):
+    """The open round. `asked` are all who were in the cohort of any attempt: their updates count."""
+
+    number: int
+    attempt: int
+    base: VersionRef
+    cohort: tuple[Slug, ...]
+    asked: tuple[Slug, ...]
+    seed: int
+    opened_at: float
+    deadline: float | None = None
+    answers: Mapping[Slug, Answer] = Field(default_factory=dict)
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """Participants whose update was accepted, in participant order."""
+        return tuple(sorted(p for p, a in self.answers.items() if a.outcome == "accepted"))
+
+
+class Scores(Value):
+    """One participant's evaluation on its `select` part: sums, so that they can be pooled."""
+
+    candidate: Sums
+    current: Sums | None = None
+    difference: Sums | None = Field(default=None, description="candidate - current, row by row")
+
+
+class Candidate(Evolving):
+    """The version under way: a number when aggregation starts, an identity once it is durable."""
+
+    version: Version
+    sha256: Sha256 | None = None
+    deadline: float | None = None
+    expected: tuple[Slug, ...] = ()
+    scores: Mapping[Slug, Scores] = Field(default_factory=dict)
+
+
+class Bootstrap(Evolving):
+    """Before a generation's first round: who sent statistics, and whether the buffers are being filled."""
+
+    imported: bool
+    label_counts: Mapping[Slug, tuple[Count, ...]] = Field(default_factory=dict)
+    quorum_since: float | None = None
+    filling: bool = False
+    failed: bool = Field(default=False, description="filling failed: the next try waits for the whole time")
+    version: Version | None = Field(default=None, description="the number that the filled version gets")
+
+
+class State(Evolving):
+    """Everything that `step` decides from."""
+
+    rules: Rules
+    phase: Phase
+    epoch: int = Field(ge=1)
+    at: float = Field(description="time of the last step")
+    current: VersionRef
+    next_version: Version
+    link_since: float | None = Field(default=None, description="our own connection is up since; None: it is down")
+    class_weights: tuple[float, ...] = ()
+    bootstrap: Bootstrap | None = None
+    round: Round | None = None
+    candidate: Candidate | None = None
+    last_round: int = Field(default=0, description="number of the last round opened; never reused")
+    rounds_done: int = Field(default=0, description="in this generation")
+    without_gain: int = Field(default=0, description="evaluated rounds in a row that lowered no loss")
+    last_opened: float | None = None
+    quorum_since: float | None = None
+    presence: Mapping[Slug, Presence] = Field(default_factory=dict)
+    bridges: Mapping[str, Bridge] = Field(default_factory=dict, description="by participant/bridge")
+
+    @property
+    def open_round(self) -> Round | None:
+        """The round that takes updates now."""
+        return self.round if self.phase in (Phase.OPEN, Phase.COLLECTING) else None

@@ -1,0 +1,51 @@
+"""The configuration of one edge service."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from broker_bridge.config import BrokerConfig
+from broker_bridge.settings import FilePath
+from uns_topics.model import FileValue, Slug
+from uns_topics.transfers import MIN_CHUNK_BYTES
+
+
+class InferenceConfig(FileValue):
+    """Where and how inference is published into the plant's tree."""
+
+    home: str | None = Field(
+        default=None, description="path of the edge's `alive` leaf; default: the instances' longest common path"
+    )
+    max_batch: int = Field(default=64, ge=1, le=4096, description="samples of one inference run under load")
+
+
+class TrainerConfig(FileValue):
+    """The trainer is a process of its own."""
+
+    enabled: bool = Field(default=True, description="false: this edge only receives models and runs inference")
+    command: tuple[str, ...] | None = Field(default=None, description="another trainer with the same pipe protocol")
+    timeout_s: float = Field(default=600.0, gt=0)
+    factories: tuple[str, ...] = Field(default=(), description="own modules `package.module:callable` allowed here")
+
+
+class EdgeConfig(FileValue):
+    """`headgate edge --config edge.yaml`: one participant of one federation."""
+
+    federation: Slug
+    participant: Slug
+    data_dir: FilePath = Field(description="samples, models and what must survive a restart; one folder per edge")
+    broker: BrokerConfig = Field(description="where the fl tree is")
+    plant_broker: BrokerConfig | None = Field(default=None, description="where the plant's tags are; default: the same")
+    signal_map: FilePath = Field(description="how this plant's topics feed the contract")
+    contract: FilePath | None = Field(
+        default=None, description="the contract that this site approved; needed unless approve is any"
+    )
+    approve: Literal["contract", "any"] = Field(
+        default="contract", description="any: take part under whatever contract the aggregator's plan brings"
+    )
+    inference: InferenceConfig = InferenceConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    chunk_bytes: int | None = Field(default=None, ge=MIN_CHUNK_BYTES, description="lowers the plan's value going up")
+    max_samples: int = Field(default=1_000_000, ge=100, description="the oldest samples beyond it are dropped")

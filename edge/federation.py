@@ -1,0 +1,387 @@
+"""The fl side of an edge: one session, the participation core, and the performers of its effects.
+
+The broker's callback only parses and decides (both are quick and pure); everything that waits is done by tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from broker_bridge.link import Link
+from broker_bridge.outgoing import Outgoing
+from broker_bridge.session import Connector, Message, PublishRefused, Session, SessionLost, Will
+from edge.downloads import IntegrityError, Subscribe, Unsubscribe
+from edge.participation import (
+    CheckTemplate,
+    Effect,
+    Evaluate,
+    FinalFigures,
+    Participation,
+    PublishStatistics,
+    PublishStatus,
+    Swap,
+    Train,
+    VerifyVersion,
+    Warn,
+)
+from edge.upload import Upload
+from edge.workshop import Workshop
+from uns_topics.codes import Reason
+from uns_topics.envelope import PayloadError
+from uns_topics.model import Value
+from uns_topics.payloads import Writer, read
+from uns_topics.plan import Plan
+from uns_topics.presence import AggregatorStatus, ParticipantState, ParticipantStatus, Variant
+from uns_topics.reports import LastUpdate
+from uns_topics.rounds import Receipt, RoundAnnouncement, VersionManifest
+from uns_topics.topics import FlTopic, Kind, TopicError, participant_filters
+from uns_topics.transfers import WRAPPING_BYTES, decode_chunk, make_manifest
+
+log = logging.getLogger("headgate.edge")
+
+STATUS_EVERY_S = 0.25
+"""Changes of the status within this time are said once."""
+HEARTBEAT_S = 10.0
+"""Until a plan says otherwise."""
+
+
+class Federation:
+    """One participant's fl session.
+
+    Args:
+        workshop: does the heavy work (checks, training, evaluation) off the loop.
+        chunk_bytes: the participant's own limit going up, or None for the plan's.
+        traffic: bytes of the plant's own messages so far, for the status.
+    """
+
+    def __init__(
+        self,
+        connector: Connector,
+        federation: str,
+        core: Participation,
+        workshop: Workshop,
+        *,
+        participant: str,
+        boot: str,
+        chunk_bytes: int | None,
+        swap: Callable[[VersionManifest], Variant],
+        on_plan: Callable[[Plan], None],
+        traffic: Callable[[], dict[str, int]],
+        rng: random.Random,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.core = core
+        self.rejected: Counter[str] = Counter()
+        """Messages of the fl tree that were not what their topic declares, by reason."""
+        self._federation = federation
+        self._participant = participant
+        self._workshop = workshop
+        self._writer = Writer(federation, participant, boot)
+        self._chunk_bytes = chunk_bytes
+        self._swap = swap
+        self._on_plan = on_plan
+        self._traffic = traffic
+        self._rng = rng
+        self._clock = clock
+        self._birth = 0
+        self._bytes_up = 0
+        self._bytes_down = 0
+        self._upload: Upload | None = None
+        self._said: dict[Kind, Value] = {}
+        self._subscriptions: asyncio.Queue[Subscribe | Unsubscribe] = asyncio.Queue()
+        self._work: asyncio.Queue[Effect] = asyncio.Queue()
+        self._status_due = asyncio.Event()
+        self._time_due = asyncio.Event()
+        self._tasks: asyncio.TaskGroup | None = None
+        self._link = Link(
+            connector,
+            f"{participant}-fl",
+            on_message=self.on_message,
+            on_up=self._on_up,
+            on_down=self._on_down,
+            make_will=self._make_will,
+        )
+
+    # Session ---------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Take part until closed. Raises: BrokerRefused."""
+        async with asyncio.TaskGroup() as self._tasks:
+            helpers = [
+                self._tasks.create_task(loop(), name=f"federation.{loop.__name__.strip('_')}")
+                for loop in (self._subscribe_loop, self._status_loop, self._time_loop, self._effect_loop)
+            ]
+            await self._link.run()
+            for task in helpers:
+                task.cancel()
+
+    async def close(self) -> None:
+        """Publish the death certificate, then DISCONNECT."""
+        await self._link.close((str(self._topic(Kind.STATUS)), self._offline(self._birth), 1, True))
+
+    def _topic(self, kind: Kind) -> FlTopic:
+        participant = None if kind.is_down and kind is not Kind.RECEIPT else self._participant
+        return FlTopic(self._federation, kind, participant)
+
+    def _offline(self, birth: int) -> bytes:
+        return self._writer.seal(
+            ParticipantStatus(birth=birth, state=ParticipantState.OFFLINE, reason=Reason.STOPPING)
+        )
+
+    def _make_will(self, birth: int) -> Will:
+        self._birth = birth
+        return Will(str(self._topic(Kind.STATUS)), self._offline(birth))
+
+    async def _on_up(self, session: Session, birth: int) -> None:
+        self._birth = birth
+        await session.subscribe(*participant_filters(self._federation, self._participant))
+        await self._publish_status()
+        for kind, body in list(self._said.items()):  # a broker that lost everything gets back what we own
+            await self._publish_json(self._topic(kind), body)
+        self._do(self.core.on_connected(self._clock()))
+        if self._upload is not None:
+            self._upload.on_connected()
+
+    def _on_down(self, reason: str) -> None:
+        log.info("the federation's broker is away: %s", reason)
+        if self._upload is not None:
+            self._upload.on_lost()
+
+    # Messages in -----------------------------------------------------------------------------------------------------
+
+    def on_message(self, message: Message) -> None:
+        """One message of the fl tree; never raises for what it holds."""
+        self._bytes_down += len(message.payload) + len(message.topic)
+        try:
+            topic = FlTopic.parse(message.topic)
+            effects = self._understand(topic, message.payload)
+        except (TopicError, PayloadError, IntegrityError) as error:
+            reason = type(error).__name__
+            self.rejected[reason] += 1
+            if self.rejected[reason] in (1, 10, 100) or self.rejected[reason] % 1000 == 0:
+                log.warning("%s: %s (%d so far)", message.topic[:200], error, self.rejected[reason])
+            return
+        self._do(effects)
+
+    def _understand(self, topic: FlTopic, payload: bytes) -> Sequence[Effect]:
+        now = self._clock()
+        core = self.core
+        if topic.kind in (Kind.SKELETON_CHUNK, Kind.MODEL_CHUNK):
+            if not payload or core.plan is None:
+                return []
+            effects = core.on_chunk(decode_chunk(payload, self._max_chunk_bytes()))
+            self._time_due.set()
+            return effects
+        if not payload:
+            if topic.kind is Kind.MODEL_CANDIDATE:
+                return core.on_candidate(None, now)
+            return []
+        _, body = read(topic, payload)
+        match body:
+            case Plan():
+                return self._understand_plan(body, now)
+            case RoundAnnouncement():
+                return core.on_round(body)
+            case VersionManifest():
+                on_version = core.on_current if topic.kind is Kind.MODEL_CURRENT else core.on_candidate
+                return on_version(body, now)
+            case AggregatorStatus():
+                return core.on_aggregator(body)
+            case Receipt() if self._upload is not None:
+                self._upload.on_receipt(body)
+        return []
+
+    def _understand_plan(self, plan: Plan, now: float) -> list[Effect]:
+        self._on_plan(plan)
+        on_disk = self._workshop.template_on_disk(plan)
+        effects = self.core.on_plan(plan, now, frozenset({plan.template.sha256}) if on_disk else frozenset())
+        if on_disk:
+            effects += self.core.on_template(plan.template.sha256, None, now)
+        self._time_due.set()
+        return effects
+
+    def _max_chunk_bytes(self) -> int:
+        plan = self.core.plan
+        return max(plan.chunk_bytes, plan.template.skeleton.chunk_bytes) * 4 if plan is not None else 0
+
+    # Effects ---------------------------------------------------------------------------------------------------------
+
+    def do(self, effects: Sequence[Effect]) -> None:
+        """Perform effects that something else brought about (new samples, the trainer)."""
+        self._do(effects)
+
+    def _do(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Subscribe | Unsubscribe):
+                self._subscriptions.put_nowait(effect)
+                self._time_due.set()
+            elif isinstance(effect, PublishStatus):
+                self._status_due.set()
+            elif isinstance(effect, Warn):
+                log.warning("%s", effect.text)
+            else:
+                self._work.put_nowait(effect)
+
+    async def _effect_loop(self) -> None:
+        """Start a task per effect; they wait for each other only where the workshop says so."""
+        assert self._tasks is not None
+        while True:
+            effect = await self._work.get()
+            self._tasks.create_task(self._perform(effect), name=f"federation.{type(effect).__name__}")
+
+    async def _perform(self, effect: Effect) -> None:
+        match effect:
+            case CheckTemplate(plan, skeleton):
+                problem = await self._workshop.check_template(plan, skeleton)
+                self._do(self.core.on_template(plan.template.sha256, problem, self._clock()))
+            case VerifyVersion(manifest, content):
+                problem = await self._workshop.verify(manifest, content)
+                self._do(self.core.on_verified(manifest, problem, self._clock()))
+            case Swap(manifest):
+                variant = self._swap(manifest)
+                self._do(self.core.on_swapped(manifest.version, variant))
+                await self._say(Kind.EVALUATION, await self._workshop.figures(manifest, final=manifest.final))
+            case FinalFigures(manifest):
+                await self._say(Kind.EVALUATION, await self._workshop.figures(manifest, final=True))
+            case Evaluate(candidate, current):
+                await self._say(Kind.EVALUATION, await self._workshop.compare(candidate, current))
+            case PublishStatistics(generation):
+                await self._say(Kind.STATISTICS, await self._workshop.statistics(generation))
+            case Train(announcement):
+                await self._train(announcement)
+
+    async def _train(self, announcement: RoundAnnouncement) -> None:
+        outcome = await self._workshop.train(announcement)
+        if isinstance(outcome, Reason):
+            self._do(self.core.on_trained(outcome))
+            self._do(self.core.on_trainer(await self._workshop.trainer_reason()))
+            return
+        self._do(self.core.on_trained(None))
+        plan = self.core.plan
+        if plan is None:
+            return
+        manifest = make_manifest(
+            outcome.content,
+            "update",
+            self._chunk_size(plan),
+            base=announcement.base_sha256,
+            round_number=announcement.round_number,
+            attempt=announcement.attempt,
+        )
+        self._upload = Upload(
+            Outgoing(outcome.content, manifest),
+            self._topic(Kind.STATUS),
+            self._publish_json,
+            self._publish_bytes,
+            self._clock,
+            self._rng,
+        )
+        local = asyncio.create_task(self._workshop.train_local(announcement), name="federation.local-only")
+        try:
+            done = await self._upload.result()
+            if done.detail:
+                log.error("the update of round %d can't be sent: %s", announcement.round_number, done.detail)
+            if done.result == "accepted":
+                await self._workshop.accepted(announcement)
+            log.info("round %d: update %s%s", announcement.round_number, done.result, f" ({done.code})" if done.code else "")
+            await self._say(
+                Kind.LAST_UPDATE,
+                LastUpdate(
+                    id=self._upload.outgoing.manifest.id,
+                    round_number=announcement.round_number,
+                    base=announcement.base_sha256,
+                    result=done.result,
+                    code=done.code,
+                    num_examples=outcome.num_examples,
+                    num_steps=outcome.num_steps,
+                    payload_bytes=len(outcome.content),
+                    train_seconds=outcome.seconds,
+                ),
+            )
+        finally:
+            await local
+
+    def _chunk_size(self, plan: Plan) -> int:
+        size = min(plan.chunk_bytes, self._chunk_bytes or plan.chunk_bytes)
+        session = self._link.session
+        if session is not None and session.max_packet_bytes is not None:
+            size = min(size, session.max_packet_bytes - WRAPPING_BYTES)
+        return size
+
+    # Publishing ------------------------------------------------------------------------------------------------------
+
+    async def _say(self, kind: Kind, body: Value | None) -> None:
+        """Publish a retained report, and remember it for the next connection."""
+        if body is not None:
+            self._said[kind] = body
+            try:
+                await self._publish_json(self._topic(kind), body)
+            except (SessionLost, PublishRefused) as error:
+                log.info("%s will be said again: %s", kind.path, error)
+
+    async def _publish_json(self, topic: FlTopic, body: Value) -> None:
+        await self._publish_bytes(topic, self._writer.seal(body))
+
+    async def _publish_bytes(self, topic: FlTopic, payload: bytes) -> None:
+        text = str(topic)
+        self._bytes_up += len(payload) + len(text)
+        await self._link.publish(text, payload, retain=topic.kind.retained)
+
+    async def _publish_status(self) -> None:
+        status = self.core.status(max(1, self._birth)).model_copy(
+            update={"bytes_up": self._bytes_up, "bytes_down": self._bytes_down, **self._traffic()}
+        )
+        await self._publish_json(self._topic(Kind.STATUS), status)
+
+    # Loops -----------------------------------------------------------------------------------------------------------
+
+    async def _status_loop(self) -> None:
+        while True:
+            plan = self.core.plan
+            try:
+                async with asyncio.timeout(plan.heartbeat_s if plan is not None else HEARTBEAT_S):
+                    await self._status_due.wait()
+            except TimeoutError:
+                pass
+            self._status_due.clear()
+            if self._link.session is not None:
+                try:
+                    await self._publish_status()
+                except (SessionLost, PublishRefused):
+                    continue  # the next connection starts with a status
+            await asyncio.sleep(STATUS_EVERY_S)
+
+    async def _subscribe_loop(self) -> None:
+        while True:
+            effect = await self._subscriptions.get()
+            session = self._link.session
+            if session is None or not effect.topics:
+                continue  # the next connection subscribes to what is still missing
+            try:
+                if isinstance(effect, Subscribe):
+                    await session.subscribe(*effect.topics)
+                else:
+                    await session.unsubscribe(*effect.topics)
+            except SessionLost:
+                continue
+
+    async def _time_loop(self) -> None:
+        """Tell the core when its downloads stall."""
+        while True:
+            deadline = self.core.downloads.deadline
+            try:
+                async with asyncio.timeout(None if deadline is None else max(0.0, deadline - self._clock())):
+                    await self._time_due.wait()
+            except TimeoutError:
+                if self._link.session is not None:
+                    self._do(self.core.on_time(self._clock()))
+                else:
+                    await asyncio.sleep(STATUS_EVERY_S)
+            self._time_due.clear()
+
+

@@ -1,0 +1,133 @@
+"""The edge's model store: skeleton, the last versions on disk, and sessions that run them.
+
+A version is a vector; the file that runs is built here from skeleton and vector, and must give the golden outputs that
+the aggregator measured before it may serve.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+from uns_topics.golden import agrees, golden_outputs, open_session
+
+from uns_topics.rounds import VersionManifest
+from uns_topics.template import CONTEXT_INPUT, FEATURES_INPUT, Lineage, Template, TemplateError, read_template
+from uns_topics.tensors import Vector, vector_bytes, vector_from_bytes, vector_sha256
+
+BATCH_ROWS = 4096
+"""Rows of one run when a whole part is scored: bounds the memory of a window batch."""
+
+
+class ModelRefused(Exception):
+    """A version that must not serve: its bytes, its hash or its golden outputs are not what its manifest says."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A version that can run. `run` takes raw values in the contract's units."""
+
+    template: Template
+    vector: Vector
+    session: ort.InferenceSession
+
+    def run(self, features: npt.NDArray[np.float32], contexts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Args: features: shape (n, F) or (n, L, F); contexts: shape (n,). Returns: shape (n,)."""
+        inputs: dict[str, npt.NDArray[np.float32] | npt.NDArray[np.int64]] = {FEATURES_INPUT: features}
+        if self.template.contract.context is not None and self.template.contract.context.kind == "declared":
+            inputs[CONTEXT_INPUT] = contexts
+        outputs: npt.NDArray[np.float32] = self.session.run(None, inputs)[0]
+        return outputs
+
+
+def open_version(template: Template, vector: Vector, manifest: VersionManifest) -> Model:
+    """Build a version's file, prove it and open it. Raises: ModelRefused: golden outputs differ from the manifest's."""
+    if vector_sha256(vector) != manifest.sha256:
+        raise ModelRefused(f"version {manifest.version}: the vector is not the one that the manifest names")
+    raw = template.file(vector, template.version_info(manifest.version, manifest.generation, manifest.lineage))
+    try:
+        outputs = golden_outputs(template, raw)
+    except Exception as error:  # onnxruntime raises many types; whatever it is, this version must not serve
+        raise ModelRefused(f"onnxruntime can't run version {manifest.version}: {type(error).__name__}") from error
+    if not agrees(outputs, manifest.golden):
+        raise ModelRefused(f"version {manifest.version} gives other outputs here than at the aggregator")
+    return Model(template, vector, open_session(raw))
+
+
+def open_own(template: Template, vector: Vector) -> Model:
+    """Open a vector that was made in this plant (local-only)."""
+    raw = template.file(vector, template.version_info(0, 0, Lineage(origin="new")))
+    return Model(template, vector, open_session(raw))
+
+
+class ModelStore:
+    """Skeletons and versions under one folder. File writes are a temporary name, fsync, rename."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def skeletons(self) -> frozenset[str]:
+        """Hashes of the skeletons on disk."""
+        return frozenset(p.stem.removeprefix("skeleton-") for p in self._folder.glob("skeleton-*.onnx"))
+
+    def template(self, sha256: str) -> Template:
+        """Read a skeleton. Raises: ModelRefused: missing, or not the bytes of that hash."""
+        path = self._folder / f"skeleton-{sha256}.onnx"
+        try:
+            template = read_template(path.read_bytes())
+        except (OSError, TemplateError) as error:
+            raise ModelRefused(f"{path.name}: {error}") from error
+        if template.sha256 != sha256:
+            raise ModelRefused(f"{path.name} was changed on disk")
+        return template
+
+    def save_template(self, template: Template) -> None:
+        """Keep a skeleton that was checked."""
+        _write(self._folder / f"skeleton-{template.sha256}.onnx", template.skeleton)
+
+    def save(self, manifest: VersionManifest, vector: Vector, template_sha256: str, keep: frozenset[int]) -> None:
+        """Keep a verified version; forget others than it and `keep`."""
+        _write(self._folder / f"{manifest.version}.f32", vector_bytes(vector))
+        record = {"template": template_sha256, "manifest": manifest.model_dump(mode="json")}
+        _write(self._folder / f"{manifest.version}.json", json.dumps(record).encode())
+        for path in self._folder.glob("*.json"):
+            if path.stem.isdigit() and int(path.stem) not in keep | {manifest.version}:
+                path.unlink()
+                path.with_suffix(".f32").unlink(missing_ok=True)
+
+    def load(self, version: int) -> tuple[VersionManifest, Vector, str]:
+        """Read a version and its template's hash. Raises: ModelRefused: missing, or not what its manifest says."""
+        try:
+            record = json.loads((self._folder / f"{version}.json").read_bytes())
+            manifest = VersionManifest.model_validate_json(json.dumps(record["manifest"]))
+            raw = (self._folder / f"{version}.f32").read_bytes()
+            vector = vector_from_bytes(raw, len(raw) // 4)
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelRefused(f"version {version} on disk: {error}") from error
+        if vector_sha256(vector) != manifest.sha256:
+            raise ModelRefused(f"version {version} on disk was changed")
+        return manifest, vector, str(record["template"])
+
+    def versions(self) -> list[int]:
+        """Versions on disk, newest first."""
+        return sorted((int(p.stem) for p in self._folder.glob("*.json") if p.stem.isdigit()), reverse=True)
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".new")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,124 @@
+"""What SCADA gets: inference as leaves of the plant's own tree. Pure: predictions in, messages out.
+
+Under `<instance path>/_inference/<federation>/` each output is one scalar leaf, retained, in the exact form
+`{"timestamp_ms", "value"}`; the siblings of one inference share a timestamp and the value comes last, so that whoever
+waits for it finds the others in place. A topic is never both leaf and parent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from uns_topics.presence import Variant
+
+QUALITY_GOOD = 192
+QUALITY_REPLAYED = 203
+QUALITY_UNCERTAIN = 256
+QUALITY_BAD = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One inference of one instance.
+
+    Attributes: time_s: event time of the sample; key: its key, as the plant wrote it; value: in the output's unit.
+    """
+
+    instance: str
+    key: str
+    time_s: float
+    value: float
+    version: int
+    variant: Variant
+    quality: int = QUALITY_GOOD
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One message to publish into the plant's tree."""
+
+    topic: str
+    payload: bytes
+    retain: bool = True
+
+
+def number(value: float) -> str:
+    """A JSON number that always carries a decimal point: Ignition types a tag by the first literal that it sees."""
+    text = f"{value:.6g}"
+    if "e" in text:
+        text = f"{value:.12f}".rstrip("0") if abs(value) < 1 else f"{value:.1f}"
+        return text + "0" if text.endswith(".") else text
+    return text if "." in text else text + ".0"
+
+
+def instance_root(instance: str, federation: str) -> str:
+    """Where an instance's leaves stand; the plant's own path is echoed byte for byte."""
+    return f"{instance}/_inference/{federation}"
+
+
+def alive_topic(home: str, federation: str, participant: str) -> str:
+    """The one leaf per edge: a bare true or false, and the will of the session that publishes inference."""
+    return f"{instance_root(home, federation)}/_edge/{participant}/alive"
+
+
+def common_home(instances: Sequence[str]) -> str:
+    """The longest common path of all instances: where the edge's own leaf stands unless configured."""
+    split = [path.split("/") for path in instances]
+    common = []
+    for segments in zip(*split, strict=False):
+        if len(set(segments)) > 1:
+            break
+        common.append(segments[0])
+    return "/".join(common)
+
+
+class Outputs:
+    """Turns predictions into leaves; state leaves never go back in event time."""
+
+    def __init__(self, federation: str, output: str) -> None:
+        self._federation = federation
+        self._output = output
+        self._newest: dict[str, float] = {}
+
+    def messages(self, predictions: Sequence[Prediction]) -> list[Leaf]:
+        """Events for all, state leaves for the newest of each instance (the others would be overwritten unseen)."""
+        newest: dict[str, Prediction] = {}
+        for prediction in predictions:
+            known = newest.get(prediction.instance)
+            if known is None or prediction.time_s >= known.time_s:
+                newest[prediction.instance] = prediction
+        leaves = [self._event(p) for p in predictions if p.key]
+        for prediction in newest.values():
+            if prediction.time_s >= self._newest.get(prediction.instance, float("-inf")):
+                self._newest[prediction.instance] = prediction.time_s
+                leaves += self._state(prediction)
+        return leaves
+
+    def topics(self, instance: str) -> tuple[str, ...]:
+        """Every retained leaf of an instance: what has to be cleared when it leaves."""
+        root = instance_root(instance, self._federation)
+        return tuple(f"{root}/{name}" for name in ("quality", "model_version", "variant", self._output))
+
+    def _state(self, p: Prediction) -> list[Leaf]:
+        values: Mapping[str, str] = {
+            "quality": str(p.quality),
+            "model_version": str(p.version),
+            "variant": json.dumps(p.variant.value),
+            self._output: number(p.value),
+        }
+        stamp = round(p.time_s * 1000)
+        root = instance_root(p.instance, self._federation)
+        return [
+            Leaf(f"{root}/{name}", f'{{"timestamp_ms":{stamp},"value":{value}}}'.encode())
+            for name, value in values.items()
+        ]
+
+    def _event(self, p: Prediction) -> Leaf:
+        body = (
+            f'{{"timestamp_ms":{round(p.time_s * 1000)},"key":{json.dumps(p.key, ensure_ascii=False)},'
+            f'"{self._output}":{number(p.value)},"quality":{p.quality},"model_version":{p.version},'
+            f'"variant":"{p.variant.value}"}}'
+        )
+        return Leaf(f"{instance_root(p.instance, self._federation)}/event", body.encode(), retain=False)

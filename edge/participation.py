@@ -1,0 +1,429 @@
+"""What a participant does about what the aggregator says. A pure core: calls in, effects out, time passed in.
+
+It follows plan, versions and rounds; decides what to fetch, when to train and when to evaluate; and knows what to say
+of itself. It holds no model bytes longer than it needs to hand them on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from edge.downloads import Downloads, Fetched, Subscribe, Unsubscribe
+from uns_topics.codes import Reason
+from uns_topics.contract import Contract
+from uns_topics.encodings import ENCODINGS
+from uns_topics.plan import Plan
+from uns_topics.presence import AggregatorStatus, ParticipantState, ParticipantStatus, Serves, Variant, Want
+from uns_topics.rounds import RoundAnnouncement, VersionManifest
+from uns_topics.transfers import Chunk, TransferManifest
+
+
+@dataclass(frozen=True, slots=True)
+class CheckTemplate:
+    """Check this skeleton against the plan; answer with `on_template`."""
+
+    plan: Plan
+    skeleton: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyVersion:
+    """Build and check this version; answer with `on_verified`."""
+
+    manifest: VersionManifest
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """Serve this version from the next inference on; answer with `on_swapped`."""
+
+    manifest: VersionManifest
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Train for this round on a snapshot taken now; answer with `on_trained`."""
+
+    announcement: RoundAnnouncement
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluate:
+    """Score candidate and current on the round's snapshot and publish."""
+
+    candidate: VersionManifest
+    current: VersionManifest | None
+
+
+@dataclass(frozen=True, slots=True)
+class FinalFigures:
+    """The plan's last round is done and this is the model: publish the final figures."""
+
+    current: VersionManifest
+
+
+@dataclass(frozen=True, slots=True)
+class PublishStatistics:
+    """Publish this generation's statistics."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class PublishStatus:
+    """What is said of this participant changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Warn:
+    """Something that a person should read once."""
+
+    text: str
+
+
+Effect = (
+    Subscribe
+    | Unsubscribe
+    | CheckTemplate
+    | VerifyVersion
+    | Swap
+    | Train
+    | Evaluate
+    | FinalFigures
+    | PublishStatistics
+    | PublishStatus
+    | Warn
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What the sample store holds."""
+
+    samples: int = 0
+    matured: int = 0
+    new: int = 0
+    trainable: int = 0
+    """Matured samples in the training part."""
+
+
+class Participation:
+    """One participant in one federation.
+
+    Args:
+        participant, federation: who and where.
+        approved: hash of the approved contract, or None to approve any (`approve: any`).
+        covers: says why the signal map can't feed a contract, or None where it can.
+    """
+
+    def __init__(
+        self, participant: str, federation: str, *, approved: str | None, covers: Callable[[Contract], str | None]
+    ) -> None:
+        self._participant = participant
+        self._approved = approved
+        self._covers = covers
+        self.downloads = Downloads(federation)
+        self.plan: Plan | None = None
+        self.aggregator: AggregatorStatus | None = None
+        self.counts = Counts()
+        self.held: dict[int, VersionManifest] = {}
+        """Versions held here, verified, of the plan's generation."""
+        self.serves: Serves | None = None
+        self.trainer_reason: Reason | None = Reason.NO_TRAINER
+        """Why training is not possible now; None where it is."""
+        self.data_reason: Reason | None = None
+        """The data-quality gate's word; None where it passes."""
+        self.paused = False
+        self._current: VersionManifest | None = None
+        self._candidate: VersionManifest | None = None
+        self._said_current: VersionManifest | None = None
+        self._said_candidate: VersionManifest | None = None
+        self._said_round: RoundAnnouncement | None = None
+        self._template: str | None = None
+        self._plan_reason: Reason | None = Reason.NO_PLAN
+        self._model_reason: Reason | None = None
+        self._round: RoundAnnouncement | None = None
+        self._answered: tuple[int, str] | None = None
+        self._training: RoundAnnouncement | None = None
+        self._evaluated: int | None = None
+        self._finished: int | None = None
+        self._statistics_of: int | None = None
+        self._epoch = 0
+        self._verifying: set[int] = set()
+        self._refused: set[str] = set()
+
+    # What comes in ---------------------------------------------------------------------------------------------------
+
+    def on_aggregator(self, status: AggregatorStatus) -> list[Effect]:
+        """Presence of the aggregator."""
+        if status.epoch >= self._epoch:
+            self._epoch = status.epoch
+            self.aggregator = status
+        return []
+
+    def on_plan(self, plan: Plan, now: float, known_skeletons: frozenset[str] = frozenset()) -> list[Effect]:
+        """A plan came, new or again; `known_skeletons` are hashes of those on disk."""
+        if self.plan is not None and plan.generation < self.plan.generation:
+            return [Warn(f"ignored a plan of generation {plan.generation}; {self.plan.generation} is known")]
+        is_new = self.plan is None or plan.template.sha256 != self.plan.template.sha256
+        if self.plan is None or plan.generation != self.plan.generation or is_new:
+            self.held, self._current, self._candidate, self._answered = {}, None, None, None
+            self._evaluated = self._finished = self._statistics_of = None
+        self.plan = plan
+        effects: list[Effect] = []
+        self._plan_reason = None
+        if self._approved is not None and plan.contract_hash != self._approved:
+            self._plan_reason = Reason.CONTRACT_NOT_APPROVED
+            effects.append(
+                Warn(f"the plan's contract {plan.contract_hash[:12]} is not the approved {self._approved[:12]}")
+            )
+        elif (gap := self._covers(plan.contract)) is not None:
+            self._plan_reason = Reason.CONTRACT_NOT_COVERED
+            effects.append(Warn(f"the signal map doesn't cover the plan's contract: {gap}"))
+        elif self._template != plan.template.sha256 and plan.template.sha256 not in known_skeletons:
+            effects += self._fetch(plan.template.skeleton, now)
+        # Retained copies come in any order: what was said before the plan is read again in its light.
+        effects += self.on_current(self._said_current, now)
+        effects += self.on_candidate(self._said_candidate, now)
+        if self._said_round is not None:
+            effects += self.on_round(self._said_round)
+        return [*effects, *self._statistics(), PublishStatus()]
+
+    def on_template(self, sha256: str, problem: str | None, now: float) -> list[Effect]:
+        """The answer to `CheckTemplate`; also for a skeleton that was on disk."""
+        if self.plan is None or sha256 != self.plan.template.sha256:
+            return []
+        if problem is not None:
+            self._plan_reason = Reason.TEMPLATE_REFUSED
+            return [Warn(f"the plan's template was refused: {problem}"), PublishStatus()]
+        self._template = sha256
+        return [*self._follow_versions(now), *self._try_train(), PublishStatus()]
+
+    def on_current(self, manifest: VersionManifest | None, now: float) -> list[Effect]:
+        """`down/model/current` came; None where it was cleared."""
+        self._said_current = manifest
+        if manifest is None or not self._is_fresh(manifest):
+            return []
+        self._current = manifest
+        if self._candidate is not None and self._candidate.version == manifest.version:
+            self._candidate = None
+        return self._follow_versions(now)
+
+    def on_candidate(self, manifest: VersionManifest | None, now: float) -> list[Effect]:
+        """`down/model/candidate` came; None where it was cleared: promoted or refused."""
+        self._said_candidate = manifest
+        if manifest is not None and not self._is_fresh(manifest):
+            return []
+        self._candidate = manifest
+        return self._follow_versions(now)
+
+    def on_chunk(self, chunk: Chunk) -> list[Effect]:
+        """A chunk of something that is being fetched. Raises: IntegrityError."""
+        return self._fetched(self.downloads.on_chunk(chunk))
+
+    def on_verified(self, manifest: VersionManifest, problem: str | None, now: float) -> list[Effect]:
+        """The answer to `VerifyVersion`."""
+        self._verifying.discard(manifest.version)
+        if problem is not None:
+            self._model_reason = Reason.MODEL_REFUSED
+            self._refused.add(manifest.sha256)
+            return [Warn(f"version {manifest.version} was refused: {problem}"), PublishStatus()]
+        self._model_reason = None
+        self.held[manifest.version] = manifest
+        return [*self._follow_versions(now), *self._try_train(), PublishStatus()]
+
+    def on_swapped(self, version: int, variant: Variant) -> list[Effect]:
+        """The answer to `Swap`."""
+        self.serves = Serves(version=version, variant=variant)
+        return [PublishStatus()]
+
+    def on_round(self, announcement: RoundAnnouncement) -> list[Effect]:
+        """`down/round` came."""
+        self._said_round = announcement
+        if announcement.epoch < self._epoch or self.plan is None or announcement.generation != self.plan.generation:
+            return []
+        self._epoch = announcement.epoch
+        self._round = announcement if announcement.state == "open" else None
+        return self._try_train()
+
+    def on_trained(self, reason: Reason | None) -> list[Effect]:
+        """The answer to `Train`: the update is on its way, or why there is none (the round goes on without us)."""
+        self._training = None
+        if reason is not None:
+            self.trainer_reason = reason if reason is not Reason.TRAINING_DIVERGED else self.trainer_reason
+        return [*self._try_train(), PublishStatus()]
+
+    def on_trainer(self, reason: Reason | None) -> list[Effect]:
+        """Whether training is possible."""
+        changed, self.trainer_reason = self.trainer_reason != reason, reason
+        return [*self._try_train(), PublishStatus()] if changed else []
+
+    def on_counts(self, counts: Counts, data_reason: Reason | None = None) -> list[Effect]:
+        """The store grew, or the quality gate spoke."""
+        before = (self.counts, self.data_reason)
+        self.counts, self.data_reason = counts, data_reason
+        effects: list[Effect] = [*self._statistics(), *self._try_train()]
+        if before != (counts, data_reason):
+            effects.append(PublishStatus())
+        return effects
+
+    def on_connected(self, now: float) -> list[Effect]:
+        """A new session: subscribe again to what is being fetched."""
+        return self._fetched(self.downloads.on_connected(now))
+
+    def on_time(self, now: float) -> list[Effect]:
+        """The downloads' deadline passed."""
+        return [*self._fetched(self.downloads.on_time(now)), PublishStatus()]
+
+    # What goes out ---------------------------------------------------------------------------------------------------
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why this participant doesn't take part in full; None where it does."""
+        if self.paused:
+            return Reason.PAUSED
+        for reason in (self._plan_reason, self._model_reason, self.trainer_reason, self.data_reason):
+            if reason is not None:
+                return reason
+        if self._too_few:
+            return Reason.TOO_FEW_SAMPLES
+        if self._current is not None and self._current.version not in self.held:
+            return Reason.FETCHING_MODEL
+        return Reason.NO_MODEL if not self.held else None
+
+    def status(self, birth: int) -> ParticipantStatus:
+        """What to say of ourselves."""
+        reason = self.reason
+        state = ParticipantState.ONLINE
+        if self.paused:
+            state = ParticipantState.PAUSED
+        elif self._training is not None:
+            state = ParticipantState.TRAINING
+        elif self._plan_reason not in (None, Reason.NO_PLAN) or self.data_reason is not None:
+            state = ParticipantState.HOLD
+        can_train = (
+            self._plan_reason is None
+            and self.trainer_reason is None
+            and self.data_reason is None
+            and not self._too_few
+            and not self.paused
+            and self._template is not None
+        )
+        approved = self.plan is not None and self._plan_reason not in (Reason.CONTRACT_NOT_APPROVED, Reason.NO_PLAN)
+        return ParticipantStatus(
+            birth=birth,
+            state=state,
+            samples=self.counts.samples,
+            new_samples=self.counts.new,
+            holds_version=max(self.held, default=None),
+            serves=self.serves,
+            contract_hash=self.plan.contract_hash if self.plan is not None and approved else self._approved,
+            generation=self.plan.generation if self.plan is not None else None,
+            can_train=can_train,
+            encodings=tuple(ENCODINGS),
+            wants=self._wants(),
+            reason=reason,
+        )
+
+    # Decisions -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _too_few(self) -> bool:
+        return self.plan is not None and self.counts.trainable < self.plan.contract.quality.min_samples
+
+    def _is_fresh(self, manifest: VersionManifest) -> bool:
+        if self.plan is None or manifest.generation != self.plan.generation or manifest.epoch < self._epoch:
+            return False
+        self._epoch = manifest.epoch
+        return True
+
+    def _statistics(self) -> list[Effect]:
+        if self.plan is None or self._plan_reason is not None or self._too_few or self.data_reason is not None:
+            return []
+        if self._statistics_of == self.plan.generation:
+            return []
+        self._statistics_of = self.plan.generation
+        return [PublishStatistics(self.plan.generation)]
+
+    def _follow_versions(self, now: float) -> list[Effect]:
+        """Fetch, serve and evaluate whatever current and candidate now call for."""
+        if self._template is None or self._plan_reason is not None:
+            return []
+        wanted = [m for m in (self._current, self._candidate) if m is not None]
+        keep = {m.full.id for m in wanted}
+        if self.plan is not None and self._template != self.plan.template.sha256:
+            keep.add(self.plan.template.skeleton.id)
+        effects: list[Effect] = list(self._fetched(self.downloads.only(keep)))
+        for manifest in wanted:
+            known = self.held.get(manifest.version)
+            if known is not None and known.sha256 == manifest.sha256:
+                self.held[manifest.version] = manifest
+            elif manifest.version not in self._verifying and manifest.sha256 not in self._refused:
+                effects += self._fetch(manifest.full, now)
+        effects += self._serve_current()
+        candidate = self._candidate
+        if candidate is not None and candidate.version in self.held and self._evaluated != candidate.version:
+            self._evaluated = candidate.version
+            current = self._current if self._current is not None and self._current.version in self.held else None
+            effects.append(Evaluate(candidate, current))
+        newest = {m.version for m in wanted} | ({self.serves.version} if self.serves else set())
+        self.held = {v: m for v, m in self.held.items() if v in newest}
+        return effects
+
+    def _serve_current(self) -> list[Effect]:
+        current = self._current
+        if current is None or current.version not in self.held:
+            return []
+        effects: list[Effect] = []
+        if self.serves != Serves(version=current.version, variant=Variant.GLOBAL):
+            effects.append(Swap(current))
+        if current.final and self._finished != current.version:
+            self._finished = current.version
+            effects.append(FinalFigures(current))
+        return effects
+
+    def _try_train(self) -> list[Effect]:
+        announcement = self._round
+        if announcement is None or self._training is not None or self._participant not in announcement.cohort:
+            return []
+        if self._answered == (announcement.round_number, announcement.base_sha256):
+            return []
+        base = self.held.get(announcement.base)
+        if base is None or base.sha256 != announcement.base_sha256:
+            return []
+        if self.trainer_reason or self.data_reason or self._plan_reason or self._too_few or self.paused:
+            return []
+        self._training = announcement
+        self._answered = (announcement.round_number, announcement.base_sha256)
+        return [Train(announcement), PublishStatus()]
+
+    def _fetch(self, manifest: TransferManifest, now: float) -> list[Effect]:
+        return self._fetched(self.downloads.want(manifest, now))
+
+    def _fetched(self, effects: Sequence[Subscribe | Unsubscribe | Fetched]) -> list[Effect]:
+        """Pass subscriptions on; turn whole transfers into checks."""
+        out: list[Effect] = []
+        for effect in effects:
+            if not isinstance(effect, Fetched):
+                out.append(effect)
+            elif effect.manifest.kind == "skeleton":
+                if self.plan is not None and effect.manifest.sha256 == self.plan.template.sha256:
+                    out.append(CheckTemplate(self.plan, effect.content))
+            else:
+                for manifest in (self._current, self._candidate):
+                    if manifest is not None and manifest.full.id == effect.manifest.id:
+                        self._verifying.add(manifest.version)
+                        out.append(VerifyVersion(manifest, effect.content))
+                        break
+        return out
+
+    def _wants(self) -> tuple[Want, ...]:
+        stalled = self.downloads.stalled
+        sources = (
+            (Want.SKELETON, self.plan.template.skeleton if self.plan else None),
+            (Want.CURRENT, self._current.full if self._current else None),
+            (Want.CANDIDATE, self._candidate.full if self._candidate else None),
+        )
+        return tuple(want for want, manifest in sources if manifest is not None and manifest.id in stalled)

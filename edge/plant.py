@@ -1,0 +1,197 @@
+"""The plant side of an edge: tags in, samples to the store, inference out. A shell around `Ingest` and `Outputs`.
+
+Messages are decoded in the broker's callback; what follows from them is worked off in batches, so that storing and
+publishing cost once per batch. While a batch is on its way the next one gathers: that is the back-pressure, and it is
+bounded. A model is swapped between two batches, never within one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+
+from broker_bridge.link import Link
+from broker_bridge.session import Connector, Message, PublishRefused, Session, SessionLost, Will
+from edge.ingest import Effect, Ingest, Problem, SampleReady
+from edge.models import Model
+from edge.outputs import Leaf, Outputs, Prediction, alive_topic
+from edge.store import SampleStore, StoredPrediction
+from uns_topics.presence import Variant
+
+log = logging.getLogger("headgate.edge")
+
+MAX_WAITING = 100_000
+"""Effects of messages that wait to be stored; beyond it they are dropped and counted as `overload`."""
+BATCH_EFFECTS = 2_000
+WARN_EVERY_S = 30.0
+"""A reason for dropping messages is logged once in this time, with its count."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What runs on the tags now."""
+
+    model: Model
+    version: int
+    variant: Variant
+
+
+class Plant:
+    """One edge's plant session.
+
+    Args:
+        connector: the plant's broker.
+        home: the path under which the edge's own `alive` leaf stands.
+        store, executor: the sample store and the single thread that it is used from.
+        on_stored: called on the loop after each stored batch.
+    """
+
+    def __init__(
+        self,
+        connector: Connector,
+        participant: str,
+        federation: str,
+        ingest: Ingest,
+        store: SampleStore,
+        executor: Executor,
+        *,
+        home: str,
+        output: str,
+        max_batch: int,
+        on_stored: Callable[[], None],
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._ingest = ingest
+        self._store = store
+        self._executor = executor
+        self._on_stored = on_stored
+        self._wall_clock = wall_clock
+        self._max_batch = max_batch
+        self._outputs = Outputs(federation, output)
+        self._alive = alive_topic(home, federation, participant)
+        self._served: Served | None = None
+        self._newest: dict[str, SampleReady] = {}
+        self._leaves: dict[str, bytes] = {}
+        self._waiting: list[Effect] = []
+        self._wake = asyncio.Event()
+        self._again = False
+        self.bytes_kept = 0
+        self.problems: Counter[str] = Counter()
+        self._warned: dict[str, float] = {}
+        self._link = Link(
+            connector,
+            f"{participant}-plant",
+            on_message=self.on_message,
+            on_up=self._on_up,
+            on_down=self._on_down,
+            make_will=lambda _birth: Will(self._alive, b"false"),
+        )
+
+    async def run(self) -> None:
+        """Read, store and infer until cancelled. Raises: BrokerRefused."""
+        async with asyncio.TaskGroup() as tasks:
+            work = tasks.create_task(self._work(), name="plant.work")
+            await self._link.run()
+            work.cancel()
+
+    async def close(self) -> None:
+        """Say that inference stops, then leave."""
+        await self._link.close((self._alive, b"false", 1, True))
+
+    def serve(self, served: Served) -> None:
+        """Run this model from the next batch on, and on the newest sample of each instance again."""
+        self._served = served
+        self._again = True
+        self._wake.set()
+
+    def on_message(self, message: Message) -> None:
+        """One message of the plant; never raises."""
+        self.bytes_kept += len(message.payload)
+        effects = self._ingest.feed(
+            message.topic, message.payload, retain=message.retain, arrival_s=self._wall_clock()
+        )
+        if not effects:
+            return
+        if len(self._waiting) >= MAX_WAITING:
+            self._problem(Problem("overload", message.topic, f"more than {MAX_WAITING} effects wait to be stored"))
+            return
+        self._waiting.extend(effects)
+        self._wake.set()
+
+    async def _on_up(self, session: Session, _birth: int) -> None:
+        await session.subscribe(*self._ingest.filters)
+        await session.publish(self._alive, b"true", retain=True)
+        for topic, payload in list(self._leaves.items()):  # a broker that lost its store gets them back
+            await session.publish(topic, payload, retain=True)
+
+    def _on_down(self, reason: str) -> None:
+        log.info("the plant's broker is away: %s", reason)
+
+    async def _work(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting or self._again:
+                batch, self._waiting = self._waiting[:BATCH_EFFECTS], self._waiting[BATCH_EFFECTS:]
+                await self._one_batch(batch)
+
+    async def _one_batch(self, batch: list[Effect]) -> None:
+        for effect in batch:
+            if isinstance(effect, Problem):
+                self._problem(effect)
+        fresh = [effect for effect in batch if isinstance(effect, SampleReady)]
+        for sample in fresh:
+            known = self._newest.get(sample.instance)
+            if known is None or sample.time_s >= known.time_s:
+                self._newest[sample.instance] = sample
+        if self._again:
+            self._again = False
+            taken = {id(s) for s in fresh}
+            fresh += [s for s in self._newest.values() if id(s) not in taken]
+        served = self._served
+        predictions = self._infer(fresh, served) if served is not None and fresh else []
+        stored = [StoredPrediction(p.instance, p.key, p.time_s, p.version, p.value) for p in predictions]
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._executor, self._store.add, batch, stored)
+        self._on_stored()
+        await self._publish(self._outputs.messages(predictions))
+
+    def _infer(self, samples: list[SampleReady], served: Served) -> list[Prediction]:
+        predictions = []
+        for start in range(0, len(samples), self._max_batch):
+            part = samples[start : start + self._max_batch]
+            features = np.stack([s.values for s in part])
+            contexts = np.array([s.context for s in part], np.int64)
+            values = served.model.run(features, contexts)
+            predictions += [
+                Prediction(s.instance, s.key, s.time_s, float(v), served.version, served.variant)
+                for s, v in zip(part, values, strict=True)
+            ]
+        return predictions
+
+    async def _publish(self, leaves: list[Leaf]) -> None:
+        for leaf in leaves:
+            if leaf.retain:
+                self._leaves[leaf.topic] = leaf.payload
+        sends = (self._link.publish(leaf.topic, leaf.payload, retain=leaf.retain) for leaf in leaves)
+        for outcome in await asyncio.gather(*sends, return_exceptions=True):
+            if isinstance(outcome, SessionLost | PublishRefused):
+                self.problems["inference-not-published"] += 1
+            elif isinstance(outcome, BaseException):
+                raise outcome
+
+    def _problem(self, problem: Problem) -> None:
+        self.problems[problem.code] += 1
+        now = time.monotonic()
+        if now - self._warned.get(problem.code, float("-inf")) >= WARN_EVERY_S:
+            self._warned[problem.code] = now
+            log.warning(
+                "%s on %s: %s (%d so far)", problem.code, problem.topic, problem.detail, self.problems[problem.code]
+            )

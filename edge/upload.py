@@ -1,0 +1,112 @@
+"""The shell around one transfer up: performs what `Outgoing` decides, on the participant's fl session."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+
+from broker_bridge.outgoing import Done, Effect, Lowered, Outgoing, Send
+from broker_bridge.session import PublishRefused, SessionLost
+from uns_topics.model import Value
+from uns_topics.rounds import Receipt
+from uns_topics.topics import FlTopic, Kind
+from uns_topics.transfers import chunk_of, encode_chunk
+
+log = logging.getLogger("headgate.edge")
+
+IN_FLIGHT = 8
+"""Chunks published and not yet acknowledged at one time."""
+
+PublishJson = Callable[[FlTopic, Value], Awaitable[None]]
+PublishBytes = Callable[[FlTopic, bytes], Awaitable[None]]
+
+
+class Upload:
+    """Sends one transfer until its receipt. Receipts and connection changes are handed in; `result` waits for the end.
+
+    Args: topic: a topic of this participant; its federation and participant are used.
+    """
+
+    def __init__(
+        self,
+        outgoing: Outgoing,
+        topic: FlTopic,
+        publish_json: PublishJson,
+        publish_bytes: PublishBytes,
+        clock: Callable[[], float],
+        rng: random.Random,
+    ) -> None:
+        self.outgoing = outgoing
+        self._topic = topic
+        self._publish_json = publish_json
+        self._publish_bytes = publish_bytes
+        self._clock = clock
+        self._rng = rng
+        self._effects: asyncio.Queue[Effect] = asyncio.Queue()
+        self._in_flight: set[int] = set()
+        self._connected = True
+
+    def on_receipt(self, receipt: Receipt) -> None:
+        """A receipt on our topic."""
+        self._put(self.outgoing.on_receipt(receipt, self._clock(), self._rng.random()))
+
+    def on_connected(self) -> None:
+        """A new session is up."""
+        self._connected = True
+        self._put(self.outgoing.on_connected(self._clock(), self._rng.random()))
+
+    def on_lost(self) -> None:
+        """The session was lost."""
+        self._connected = False
+        self._put(self.outgoing.on_lost(tuple(self._in_flight), self._clock(), self._rng.random()))
+        self._in_flight.clear()
+
+    async def result(self) -> Done:
+        """Send, and return the end of the transfer."""
+        self._put(self.outgoing.start(self._clock(), self._rng.random()))
+        while True:
+            try:
+                async with asyncio.timeout(max(0.0, self.outgoing.deadline - self._clock())):
+                    effect = await self._effects.get()
+            except TimeoutError:
+                self._put(self.outgoing.on_time(self._clock(), self._rng.random()))
+                continue
+            if isinstance(effect, Done):
+                return effect
+            if isinstance(effect, Lowered):
+                log.warning("chunks lowered from %d to %d bytes: %s", effect.old, effect.new, effect.why)
+            elif self._connected:
+                await self._send(effect)
+
+    def _put(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            self._effects.put_nowait(effect)
+
+    async def _send(self, effect: Send) -> None:
+        t = self._topic
+        manifest = effect.manifest
+        window = asyncio.Semaphore(IN_FLIGHT)
+
+        async def send_chunk(index: int) -> None:
+            async with window:
+                if not self._connected:
+                    return
+                self._in_flight.add(index)
+                chunk = chunk_of(self.outgoing.content, manifest, index)
+                topic = FlTopic(t.federation, Kind.UPDATE_CHUNK, t.participant, transfer=manifest.id, index=index)
+                await self._publish_bytes(topic, encode_chunk(chunk))
+                self._in_flight.discard(index)
+
+        try:
+            topic = FlTopic(t.federation, Kind.UPDATE_MANIFEST, t.participant, transfer=manifest.id)
+            await self._publish_json(topic, manifest)
+            outcomes = await asyncio.gather(*(send_chunk(i) for i in effect.chunks), return_exceptions=True)
+        except SessionLost:
+            return  # the link reports the loss; the reconnect repeats the manifest
+        for outcome in outcomes:
+            if isinstance(outcome, PublishRefused):
+                log.warning("the broker refused a chunk of transfer %s: %s", manifest.id, outcome)
+            elif isinstance(outcome, BaseException) and not isinstance(outcome, SessionLost):
+                raise outcome

@@ -1,0 +1,62 @@
+"""`headgate`: the command line."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+from broker_bridge.session import BrokerRefused, BrokerUnreachable
+from broker_bridge.settings import ConfigError
+from headgate import __version__
+from headgate.commands import config, demo, model, replay, services, tree
+from headgate.exits import CommandError, Exit
+from headgate.parsers import Parser
+
+DIE_WITH_PARENT = "HEADGATE_DIE_WITH_PARENT"
+"""Set by the demo for its processes: however it ends, none of them is left behind."""
+_PR_SET_PDEATHSIG = 1
+
+
+def build_parser() -> Parser:
+    """All commands."""
+    parser = Parser(
+        prog="headgate",
+        description="Federated learning for factories over the MQTT brokers that they already run.",
+        examples=("headgate demo --once", "headgate edge --config edge.yaml"),
+    )
+    parser.add_argument("--version", action="version", version=f"headgate {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    for module in (demo, services, model, replay, tree, config):
+        module.register(commands)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; returns its exit code."""
+    if os.environ.get(DIE_WITH_PARENT):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    arguments = build_parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except CommandError as error:
+        return _end(str(error), error.code)
+    except ConfigError as error:
+        return _end(str(error), Exit.NOT_FOUND if str(error).endswith("no such file") else Exit.USAGE)
+    except (BrokerRefused, BrokerUnreachable) as error:
+        return _end(str(error), Exit.BROKER)
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except BrokenPipeError:  # `headgate tree --once | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.OK
+
+
+def _end(sentence: str, code: Exit) -> int:
+    print(f"headgate: {sentence}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

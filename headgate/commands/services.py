@@ -1,0 +1,100 @@
+"""`headgate edge`, `headgate aggregator`, `headgate broker`: the services."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from pathlib import Path
+
+from broker_bridge.settings import load
+from headgate.exits import CommandError, Exit
+from headgate.parsers import Subparsers, add_command
+from headgate.running import run_service, set_up_logging
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the services' commands."""
+    edge = add_command(
+        subparsers,
+        "edge",
+        "Run one participant: read the plant's tags, train locally, publish inference.",
+        ("headgate edge --config edge.yaml", "HEADGATE_BROKER__URL=mqtts://broker.acme headgate edge --config edge.yaml"),
+        run_edge,
+    )
+    aggregator = add_command(
+        subparsers,
+        "aggregator",
+        "Run a federation: rounds, aggregation, versions.",
+        (
+            "headgate aggregator --config aggregator.yaml",
+            "headgate aggregator --config aggregator.yaml --from old.onnx",
+        ),
+        run_aggregator,
+    )
+    for parser in (edge, aggregator):
+        parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML configuration")
+        parser.add_argument("--verbose", action="store_true", help="log what is normally not of interest")
+    aggregator.add_argument(
+        "--from", dest="from_model", type=Path, metavar="FILE", help="start from a model of the same template"
+    )
+    aggregator.add_argument(
+        "--takeover", action="store_true", help="replace an aggregator that seems to be live, by raising the epoch"
+    )
+    broker = add_command(
+        subparsers,
+        "broker",
+        "Run the embedded broker (MQTT 3.1.1, for demos and tries; plants have their own).",
+        ("headgate broker", "headgate broker --port 18830"),
+        run_broker,
+    )
+    broker.add_argument("--host", default="127.0.0.1")
+    broker.add_argument("--port", type=int, default=1883)
+
+
+def run_edge(arguments: argparse.Namespace) -> int:
+    """`headgate edge`."""
+    from edge.config import EdgeConfig
+    from edge.service import run_edge as run
+
+    set_up_logging(arguments.verbose)
+    config = load(EdgeConfig, arguments.config)
+    return run_service(lambda stop: run(config, stop))
+
+
+def run_aggregator(arguments: argparse.Namespace) -> int:
+    """`headgate aggregator`."""
+    from aggregator.config import AggregatorConfig
+    from aggregator.service import run_aggregator as run
+
+    set_up_logging(arguments.verbose)
+    config = load(AggregatorConfig, arguments.config)
+    return run_service(
+        lambda stop: run(config, takeover=arguments.takeover, from_model=arguments.from_model, stop=stop)
+    )
+
+
+def run_broker(arguments: argparse.Namespace) -> int:
+    """`headgate broker`."""
+    try:
+        from broker_bridge.embedded import serve
+    except ModuleNotFoundError as error:
+        raise CommandError(
+            f"the embedded broker needs {error.name}, which is not installed: pip install 'headgate[demo]'"
+        ) from None
+    set_up_logging()
+
+    async def main(stop: asyncio.Event) -> int:
+        def ready(port: int) -> None:
+            print(f"listening on mqtt://{arguments.host}:{port}", flush=True)
+
+        serving = asyncio.create_task(serve(arguments.host, arguments.port, ready), name="broker")
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if serving.done():
+            serving.result()
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        return Exit.OK
+
+    return run_service(main)
