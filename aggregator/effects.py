@@ -101,7 +101,7 @@ Record = (
     | RecordRound
 )
 
-# Effects: performed after the transaction ------------------------------------------------------------------------------
+# Effects: performed after the transaction ----------------------------------------------------------------------------
 
 
 class SendReceipt(Value):
@@ -138,10 +138,10 @@ class RefreshRound(Value):
 
 
 class FillBootstrap(Value):
-    """Make the version with filled buffers, or only class weights; answer with `VersionMade`."""
+    """Make the version whose standardisation is filled from statistics; answer with `VersionMade`."""
 
     kind: Literal["fill-bootstrap"] = "fill-bootstrap"
-    version: Version | None
+    version: Version
     base: Version
     participants: tuple[Slug, ...]
 

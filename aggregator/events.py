@@ -122,7 +122,6 @@ class VersionMade(Value):
 
     kind: Literal["version-made"] = "version-made"
     made: VersionRef
-    class_weights: tuple[float, ...] | None = Field(default=None, description="bootstrap only")
 
 
 class VersionPrepared(Value):

@@ -138,6 +138,7 @@ class Bootstrap(Evolving):
     filling: bool = False
     failed: bool = Field(default=False, description="filling failed: the next try waits for the whole time")
     version: Version | None = Field(default=None, description="the number that the filled version gets")
+    made: VersionRef | None = None
 
 
 class State(Evolving):

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 _DISCONNECT_S = 1.0
 _MISC_S = 1.0
-_READS_PER_TURN = 1
+_READS_PER_TURN = 256
 _CLOSED = "the session was closed"
 # Reasons that a further attempt meets again (MQTT 5, section 3.2.2.2). paho translates the codes of 3.1.1 to these.
 _PERMANENT = frozenset({0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, 0x90, 0x95, 0x9A, 0x9B, 0x9D})
@@ -322,9 +322,9 @@ class Driver:
 
     def _read(self) -> None:
         for _ in range(_READS_PER_TURN):
-            if not self._step(self._client.loop_read) :
+            if not self._step(self._client.loop_read) or not self._sock.pending():
                 return
-        pass
+        self._loop.call_soon(self._read)  # the rest has been read already: no readiness will tell of it
 
     def _write(self) -> None:
         if self._step(self._client.loop_write) and self._client.want_write() and not self._writing:

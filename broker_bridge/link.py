@@ -104,7 +104,11 @@ class Link:
         Raises:
             BrokerRefused: credentials, or a subscription in `on_up`; trying again wouldn't help.
             BrokerMisconfigured: a file of the configuration can't be used.
+
+            What `on_up` and `make_will` raise ends the link as well, SessionLost apart.
         """
+        if self._closing.is_set():
+            return
         self._running = True
         work = asyncio.create_task(self._work(), name=f"link {self._client_id}")
         closing = asyncio.create_task(self._closing.wait(), name=f"link {self._client_id} closing")

@@ -101,6 +101,11 @@ class Plant:
             await self._link.run()
             work.cancel()
 
+    @property
+    def instances(self) -> int:
+        """Instances that have given a sample since the start."""
+        return len(self._newest)
+
     async def close(self) -> None:
         """Say that inference stops, then leave."""
         await self._link.close((self._alive, b"false", 1, True))

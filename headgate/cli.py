@@ -10,12 +10,11 @@ import sys
 from broker_bridge.session import BrokerRefused, BrokerUnreachable
 from broker_bridge.settings import ConfigError
 from headgate import __version__
+from headgate.cli_names import DIE_WITH_PARENT
 from headgate.commands import config, demo, model, replay, services, tree
 from headgate.exits import CommandError, Exit
 from headgate.parsers import Parser
 
-DIE_WITH_PARENT = "HEADGATE_DIE_WITH_PARENT"
-"""Set by the demo for its processes: however it ends, none of them is left behind."""
 _PR_SET_PDEATHSIG = 1
 
 

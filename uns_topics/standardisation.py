@@ -20,8 +20,8 @@ MEAN_TENSOR = "standardise.mean"
 DEVIATION_TENSOR = "standardise.deviation"
 MIN_CELL = 10
 """Cells (a feature at an operating point, a class) with fewer rows are left out, so that nobody can be singled out."""
-MIN_DEVIATION = 1e-3
-"""Floor of a deviation, as a share of the contract's range."""
+MIN_DEVIATION = 1e-4
+"""Floor of a deviation, as a share of the contract's range: wide ranges hold narrow operating points."""
 CLASS_WEIGHT_RANGE = (1.0, 20.0)
 
 

@@ -1,0 +1,185 @@
+"""The gate in front of every strategy: pure checks in a fixed order, each with a permanent reason code.
+
+`inspect` looks at the bytes alone and may run in a thread; `verdict` sets its findings against the state. Whatever is
+rejected leaves the model untouched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import msgpack
+import numpy as np
+
+from aggregator.events import UpdateReceived
+from aggregator.presence import is_allowed
+from aggregator.state import State
+from uns_topics.codes import Code
+from uns_topics.encodings import EncodingError
+from uns_topics.envelope import PayloadError
+from uns_topics.presence import ParticipantState
+from uns_topics.tensors import Role, TensorTable, Vector
+from uns_topics.transfers import TransferKind, TransferManifest
+from uns_topics.update import UPDATE_VERSION, Update, decode_update, max_update_bytes, unpack_groups
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a plan allows an update to be."""
+
+    table: TensorTable
+    encodings: tuple[str, ...]
+    max_norm: float
+    max_examples: int
+
+    @property
+    def max_bytes(self) -> int:
+        """Upper bound of an update's bytes, known before anything is received."""
+        return max_update_bytes(self.table, self.encodings)
+
+
+def announced(participant: str, federation: str, manifest: TransferManifest) -> UpdateReceived:
+    """What a manifest alone says: enough to refuse a transfer before its bytes are taken, never to accept it."""
+    return UpdateReceived(
+        participant=participant,
+        transfer=manifest.id,
+        sha256=manifest.sha256,
+        payload_bytes=manifest.bytes,
+        federation=federation,
+        generation=None,
+        round_number=manifest.round_number,
+        attempt=manifest.attempt,
+        base=manifest.base,
+        content_checked=False,
+        unreadable=None if manifest.kind == TransferKind.UPDATE and manifest.round_number else Code.SCHEMA,
+    )
+
+
+def refused(participant: str, federation: str, manifest: TransferManifest, code: Code, detail: str) -> UpdateReceived:
+    """What is said of a transfer that never became whole: too large, or bytes that differ from the manifest."""
+    return announced(participant, federation, manifest).model_copy(
+        update={"content_checked": True, "content": code, "detail": detail[:500]}
+    )
+
+
+def inspect(
+    raw: bytes, participant: str, federation: str, manifest: TransferManifest, limits: Limits
+) -> UpdateReceived:
+    """Decode and measure an update's content. Never raises for what a participant may send."""
+    event = announced(participant, federation, manifest).model_copy(update={"content_checked": True})
+    if event.unreadable is not None:
+        return event
+    if len(raw) > limits.max_bytes:
+        detail = f"{len(raw)} bytes where the plan allows {limits.max_bytes}"
+        return event.model_copy(update={"unreadable": Code.OVERSIZED, "detail": detail})
+    try:
+        update = decode_update(raw, limits.max_bytes)
+    except PayloadError as error:
+        return event.model_copy(update={"unreadable": _why_unreadable(raw), "detail": str(error)[:500]})
+    header = update.header
+    event = event.model_copy(
+        update={
+            "federation": header.federation,
+            "generation": header.generation,
+            "round_number": header.round_number,
+            "attempt": header.attempt,
+            "base": header.base,
+            "num_examples": header.num_examples,
+            "body_sha256": hashlib.sha256(update.body).hexdigest(),
+        }
+    )
+    code, detail = _integrity(update, participant, manifest) or _content(update, limits) or (None, "")
+    return event.model_copy(update={"content": code, "detail": detail[:500]})
+
+
+def verdict(event: UpdateReceived, state: State) -> Code | None:
+    """The first thing that speaks against an update, in the gate's order; None: accept."""
+    current = state.open_round
+    is_asked = current is not None and event.participant in current.asked
+    if not is_allowed(state.rules, event.participant) or not (is_asked or event.participant in state.presence):
+        return Code.UNKNOWN_PARTICIPANT
+    if event.unreadable is not None or event.round_number is None:
+        return event.unreadable or Code.SCHEMA
+    if event.federation != state.rules.federation:
+        return Code.WRONG_FEDERATION
+    if event.generation is not None and event.generation != state.rules.generation:
+        return Code.GENERATION
+    if current is None or event.round_number != current.number:
+        return Code.LATE if event.round_number <= state.last_round else Code.WRONG_ROUND
+    if event.attempt is None or event.attempt > current.attempt:
+        return Code.WRONG_ROUND
+    if not is_asked:
+        return Code.UNKNOWN_PARTICIPANT
+    if event.base != current.base.sha256:
+        return Code.WRONG_BASE
+    if event.content is not None:
+        return event.content
+    return _against_others(event, state)
+
+
+def _against_others(event: UpdateReceived, state: State) -> Code | None:
+    assert state.round is not None
+    answers = state.round.answers
+    own = answers.get(event.participant)
+    if own is not None and own.outcome == "accepted" and own.transfer != event.transfer:
+        return Code.DUPLICATE
+    accepted = (a for p, a in answers.items() if p != event.participant and a.outcome == "accepted")
+    if event.body_sha256 is not None and event.body_sha256 in {a.body_sha256 for a in accepted}:
+        return Code.COPIED
+    known = state.presence.get(event.participant)
+    if known is not None and known.status.state is ParticipantState.HOLD:
+        return Code.HOLD
+    return None
+
+
+def _why_unreadable(raw: bytes) -> Code:
+    """Schema, another wire version, or no update at all."""
+    unpacker = msgpack.Unpacker(raw=False, max_buffer_size=2**16, max_str_len=256, max_bin_len=64, max_ext_len=0)
+    try:
+        unpacker.feed(raw[1 : 2**15])
+        fields = unpacker.unpack()
+    except (ValueError, msgpack.UnpackException):
+        return Code.UNDECODABLE
+    if not isinstance(fields, dict):
+        return Code.UNDECODABLE
+    return Code.SCHEMA if fields.get("v") == UPDATE_VERSION else Code.VERSION
+
+
+def _integrity(update: Update, participant: str, manifest: TransferManifest) -> tuple[Code, str] | None:
+    """The manifest is what is signed, so the header must say the same."""
+    header = update.header
+    if header.participant != participant:
+        return Code.INTEGRITY, f"the header speaks for {header.participant}"
+    said = (manifest.round_number, manifest.attempt, manifest.base)
+    if said != (header.round_number, header.attempt, header.base):
+        return Code.INTEGRITY, "round, attempt or base of manifest and header differ"
+    return None
+
+
+def _content(update: Update, limits: Limits) -> tuple[Code, str] | None:
+    header = update.header
+    used = [g.encoding for g in header.groups if g.name == "delta"]
+    if used[0] not in limits.encodings:
+        return Code.ENCODING, f"{used[0]} is not among the plan's encodings {', '.join(limits.encodings)}"
+    try:
+        delta = unpack_groups(update, limits.table)
+    except EncodingError as error:
+        return Code.ENCODING, str(error)
+    except ValueError as error:
+        return Code.SHAPE, str(error)
+    if not np.isfinite(delta).all():
+        return Code.NOT_FINITE, "NaN or infinity among the tensors"
+    norm = l2_norm(limits.table.gather(delta, Role.WEIGHT))
+    if not norm <= limits.max_norm:
+        return Code.NORM, f"L2 norm {norm:.6g} is above {limits.max_norm:.6g}"
+    if norm == 0.0:
+        return Code.ZERO, "every weight delta is zero"
+    if not 0 < header.num_examples <= limits.max_examples:
+        return Code.WEIGHT, f"num_examples {header.num_examples} is not between 1 and {limits.max_examples}"
+    return None
+
+
+def l2_norm(values: Vector) -> float:
+    """Euclidean norm, summed in float64 without BLAS."""
+    return float(np.sqrt(np.square(values, dtype=np.float64).sum()))

@@ -1,0 +1,99 @@
+"""Vector files: one per version, written whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from uns_topics.tensors import Vector, vector_bytes, vector_from_bytes, vector_sha256
+
+
+class VectorError(Exception):
+    """A vector file that is missing, or that is not what its name says."""
+
+
+class DirectoryInUse(Exception):
+    """Another process holds the data directory."""
+
+
+class VectorFiles:
+    """`<folder>/<version>-<sha16>.f32`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, version: int, sha256: str) -> Path:
+        """Where this version's vector lies."""
+        return self._folder / f"{version}-{sha256[:16]}.f32"
+
+    def write(self, version: int, vector: Vector) -> str:
+        """Write durably: temporary name, fsync, rename, fsync of the folder. Returns: its SHA-256."""
+        sha256 = vector_sha256(vector)
+        target = self.path(version, sha256)
+        temporary = target.with_suffix(".part")
+        with temporary.open("wb") as file:
+            file.write(vector_bytes(vector))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return sha256
+
+    def read(self, version: int, sha256: str, size: int) -> Vector:
+        """A version's vector. Raises: VectorError: missing, cut off or changed."""
+        path = self.path(version, sha256)
+        try:
+            vector = vector_from_bytes(path.read_bytes(), size)
+        except FileNotFoundError:
+            raise VectorError(f"{path}: the vector of version {version} is missing") from None
+        except ValueError as error:
+            raise VectorError(f"{path}: {error}") from None
+        if vector_sha256(vector) != sha256:
+            raise VectorError(f"{path}: differs from the SHA-256 of version {version}")
+        return vector
+
+    def keep_only(self, kept: Iterable[tuple[int, str]]) -> int:
+        """Remove every other vector file; returns how many."""
+        names = {self.path(version, sha256).name for version, sha256 in kept}
+        gone = [path for path in self._folder.glob("*") if path.is_file() and path.name not in names]
+        for path in gone:
+            path.unlink(missing_ok=True)
+        return len(gone)
+
+
+class DirectoryLock:
+    """Holds a data directory for one process: two aggregators on one store would both be right.
+
+    Raises: DirectoryInUse, on entering.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "lock"
+        self._file: int | None = None
+
+    def __enter__(self) -> Self:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._file)
+            self._file = None
+            raise DirectoryInUse(f"{self._path.parent}: another aggregator is running on this directory") from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None

@@ -1,0 +1,88 @@
+"""Scoring models on the same rows: summable losses for promotion, figures with intervals for people. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.metrics import Figure as Measured
+from edge.metrics import figure, paired_difference, row_losses, score_histograms
+from uns_topics.contract import ClassLabel, Contract, RunToFailureLabel
+from uns_topics.reports import Figure, ModelName, ModelScores, PartScores, Sums
+
+Predictions = Mapping[ModelName, npt.NDArray[np.float32]]
+"""Outputs of each model on the same rows: shape (n,) each."""
+
+
+def score(
+    predictions: Predictions,
+    labels: npt.NDArray[np.float32],
+    groups: npt.NDArray[np.int64],
+    contract: Contract,
+    class_weights: tuple[float, ...],
+    *,
+    capped: bool = False,
+) -> PartScores:
+    """All models on one part.
+
+    Args:
+        labels: shape (n,): class index or number (uncapped).
+        groups: shape (n,): rows of one group are drawn together by the bootstrap.
+        class_weights: those of the round; the loss that decides is weighted like the training loss.
+        capped: cap labels at the contract's cap (run_to_failure).
+    """
+    label = contract.label
+    if capped and isinstance(label, RunToFailureLabel):
+        labels = np.minimum(labels, np.float32(label.cap))
+    losses = {name: _losses(p, labels, contract, class_weights) for name, p in predictions.items()}
+    is_classes = isinstance(label, ClassLabel)
+    models: dict[ModelName, ModelScores] = {}
+    for name, predicted in predictions.items():
+        histograms = score_histograms(labels, predicted, len(label.classes)) if isinstance(label, ClassLabel) else {}
+        names = label.classes if isinstance(label, ClassLabel) else ()
+        models[name] = ModelScores(
+            loss=Sums.of(losses[name]),
+            metric=_wire(figure(contract.metric, labels, predicted, groups)),
+            histograms={names[index]: merged for index, merged in histograms.items()} if is_classes else {},
+        )
+    difference = local = None
+    if "candidate" in losses and "current" in losses:
+        difference = Sums.of(losses["candidate"] - losses["current"])
+    if "current" in predictions and "local_only" in predictions:
+        local = _wire(
+            paired_difference(contract.metric, labels, predictions["current"], predictions["local_only"], groups)
+        )
+    return PartScores(n=len(labels), models=models, candidate_minus_current=difference, current_minus_local=local)
+
+
+def _losses(
+    predicted: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.float32],
+    contract: Contract,
+    class_weights: tuple[float, ...],
+) -> npt.NDArray[np.float64]:
+    """Per-row loss: weighted log loss; squared error in units of the cap."""
+    losses = row_losses(contract.metric, labels, predicted)
+    if isinstance(contract.label, ClassLabel):
+        weights = np.asarray(class_weights or (1.0,) * len(contract.label.classes))
+        return np.asarray(losses * weights[labels.astype(np.int64)], np.float64)
+    if isinstance(contract.label, RunToFailureLabel):
+        return np.asarray(losses / contract.label.cap**2, np.float64)
+    return losses
+
+
+def _wire(measured: Measured) -> Figure:
+    """A measured figure as it is published; NaN becomes null."""
+
+    def plain(value: float) -> float | None:
+        return float(value) if np.isfinite(value) else None
+
+    return Figure(
+        value=plain(measured.value),
+        low=plain(measured.low),
+        high=plain(measured.high),
+        n=measured.n,
+        undecided=not measured.decided,
+    )

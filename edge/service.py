@@ -1,0 +1,216 @@
+"""The edge service: composition of plant, federation, workshop and store, from configuration to exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import logging
+import random
+import secrets
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+from broker_bridge.aiomqtt_session import AiomqttConnector
+from broker_bridge.paho_session import PahoConnector
+from broker_bridge.session import BrokerRefused, Connector
+from broker_bridge.settings import read_yaml, validate
+from edge.config import EdgeConfig
+from edge.federation import Federation
+from edge.ingest import Ingest
+from edge.models import ModelStore
+from edge.outputs import common_home
+from edge.participation import Counts, Participation
+from edge.plant import Plant, Served
+from edge.signal_map import MapError, SignalMap, bind
+from edge.store import SampleStore
+from edge.trainer_client import TrainerProcess
+from edge.workshop import Workshop
+from uns_topics.contract import Contract
+from uns_topics.plan import Plan
+from uns_topics.presence import Variant
+from uns_topics.rounds import VersionManifest
+
+log = logging.getLogger("headgate.edge")
+
+EXIT_OK, EXIT_BROKER = 0, 4
+CONTRACT_KEY = "contract"
+COUNT_EVERY_S = 0.5
+"""The store is counted at most this often while samples pour in."""
+
+
+async def run_edge(config: EdgeConfig, stop: asyncio.Event) -> int:
+    """Run one participant until stopped; returns the exit code. Raises: ConfigError; MapError."""
+    config.data_dir.mkdir(parents=True, exist_ok=True)
+    service = _Edge(config)
+    try:
+        return await service.run(stop)
+    except* BrokerRefused as refused:
+        log.error("%s", _first(refused))  # noqa: TRY400 - a sentence for people, no stack trace
+        return EXIT_BROKER
+    finally:
+        await service.close()
+
+
+def _first(group: BaseExceptionGroup) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+class _Edge:
+    def __init__(self, config: EdgeConfig) -> None:
+        self._config = config
+        self._signal_map = validate(SignalMap, read_yaml(config.signal_map), str(config.signal_map))
+        self._store_thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._store = SampleStore(config.data_dir / "samples.sqlite", max_samples=config.max_samples)
+        self._contract = self._known_contract()
+        approved = self._contract.meaning_sha256 if config.approve == "contract" and self._contract else None
+        self._core = Participation(
+            config.participant, config.federation, approved=approved, covers=self._why_not_covered
+        )
+        trainer = _trainer(config)
+        self._workshop = Workshop(
+            config.participant,
+            self._store,
+            self._store_thread,
+            ModelStore(config.data_dir / "models"),
+            trainer,
+            config.data_dir,
+        )
+        fl: Connector = AiomqttConnector(config.broker)
+        self._federation = Federation(
+            fl,
+            config.federation,
+            self._core,
+            self._workshop,
+            participant=config.participant,
+            boot=secrets.token_hex(4),
+            chunk_bytes=config.chunk_bytes,
+            swap=self._swap,
+            on_plan=self._on_plan,
+            traffic=self._traffic,
+            rng=random.Random(),  # noqa: S311 - jitter, not a secret
+        )
+        self._plant: Plant | None = None
+        self._contract_known = asyncio.Event()
+        self._stored = asyncio.Event()
+        self._served: Served | None = None
+
+    def _known_contract(self) -> Contract | None:
+        """The contract to read the plant by: the approved file, or the one that a plan brought earlier."""
+        config = self._config
+        if config.contract is not None:
+            return validate(Contract, read_yaml(config.contract), str(config.contract))
+        kept = self._store.get(CONTRACT_KEY)
+        return Contract.model_validate_json(kept) if kept is not None else None
+
+    def _why_not_covered(self, contract: Contract) -> str | None:
+        try:
+            bind(self._signal_map, contract)
+        except MapError as error:
+            return str(error)
+        return None
+
+    async def run(self, stop: asyncio.Event) -> int:
+        if self._contract is not None:
+            bind(self._signal_map, self._contract)  # a map that doesn't fit ends the service before it connects
+            self._contract_known.set()
+        restored = await asyncio.get_running_loop().run_in_executor(None, self._workshop.restore)
+        if restored is not None:
+            manifest, model = restored
+            self._served = Served(model, manifest.version, Variant.LAST_GOOD)
+            self._core.on_swapped(manifest.version, Variant.LAST_GOOD)
+            log.info("version %d from disk serves until the federation says more", manifest.version)
+        async with asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(self._federation.run(), name="federation"),
+                tasks.create_task(self._run_plant(), name="plant"),
+                tasks.create_task(self._count_loop(), name="counts"),
+                tasks.create_task(self._start_trainer(), name="trainer"),
+            ]
+            await stop.wait()
+            await self._federation.close()
+            if self._plant is not None:
+                await self._plant.close()
+            for task in running:
+                task.cancel()
+        return EXIT_OK
+
+    async def close(self) -> None:
+        """Free what outlives the tasks."""
+        await self._workshop.close()
+        self._store_thread.shutdown(wait=True, cancel_futures=True)
+        self._store.close()
+
+    async def _run_plant(self) -> None:
+        await self._contract_known.wait()
+        config, contract = self._config, self._contract
+        assert contract is not None
+        bound = bind(self._signal_map, contract)
+        self._plant = Plant(
+            PahoConnector(config.plant_broker or config.broker),
+            config.participant,
+            config.federation,
+            Ingest(bound, contract),
+            self._store,
+            self._store_thread,
+            home=config.inference.home or common_home(self._signal_map.instance_prefixes()),
+            output=contract.output_name,
+            max_batch=config.inference.max_batch,
+            on_stored=self._stored.set,
+        )
+        if self._served is not None:
+            self._plant.serve(self._served)
+        self._stored.set()
+        await self._plant.run()
+
+    async def _start_trainer(self) -> None:
+        self._federation.do(self._core.on_trainer(await self._workshop.trainer_reason()))
+
+    async def _count_loop(self) -> None:
+        """Tell the core what the store holds, not more often than it matters."""
+        while True:
+            await self._stored.wait()
+            self._stored.clear()
+            contract = self._contract
+            if contract is not None:
+                loop = asyncio.get_running_loop()
+                counts = await loop.run_in_executor(self._store_thread, self._store.counts)
+                trainable = int(counts.matured * (contract.split.train if contract.split.by == "time" else 1))
+                self._federation.do(
+                    self._core.on_counts(Counts(counts.samples, counts.matured, counts.new, trainable))
+                )
+            await asyncio.sleep(COUNT_EVERY_S)
+
+    def _on_plan(self, plan: Plan) -> None:
+        """With `approve: any`, a plan's contract is what the plant is read by."""
+        if self._contract is None and self._why_not_covered(plan.contract) is None:
+            self._contract = plan.contract
+            self._store.put(CONTRACT_KEY, plan.contract.model_dump_json().encode())
+            self._contract_known.set()
+
+    def _swap(self, manifest: VersionManifest) -> Variant:
+        self._served = Served(self._workshop.model(manifest.version), manifest.version, Variant.GLOBAL)
+        if self._plant is not None:
+            self._plant.serve(self._served)
+        log.info("version %d serves", manifest.version)
+        return Variant.GLOBAL
+
+    def _traffic(self) -> dict[str, int]:
+        plant = self._plant
+        return {"bytes_kept": plant.bytes_kept, "instances": plant.instances} if plant is not None else {}
+
+
+def _trainer(config: EdgeConfig) -> TrainerProcess | None:
+    """The trainer process, or None where training is off or torch is not installed."""
+    if not config.trainer.enabled:
+        return None
+    if config.trainer.command is not None:
+        return TrainerProcess(list(config.trainer.command), timeout_s=config.trainer.timeout_s)
+    if importlib.util.find_spec("torch") is None:
+        log.warning("torch is not installed: this edge only runs inference (pip install 'headgate[train]')")
+        return None
+    return TrainerProcess([sys.executable, "-m", "edge.training.worker"], timeout_s=config.trainer.timeout_s)
+
+

@@ -1,0 +1,425 @@
+"""The heavy work of an edge, off the event loop: checks, snapshots, training, evaluation.
+
+Store access happens on the store's single thread, model runs on a second one, training in a process of its own. One
+snapshot is frozen when a round opens: its training part is trained on, its other parts are scored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.baselines import constant_predictions, linear_predictions
+from edge.dataset import Dataset, Part
+from edge.evaluation import Predictions, score
+from edge.model_check import check_in_child
+from edge.models import BATCH_ROWS, Model, ModelRefused, ModelStore, open_own, open_version
+from edge.store import SampleStore
+from edge.trainer_client import TrainerError, TrainerProcess
+from uns_topics.codes import Reason
+from uns_topics.contract import ClassLabel, Contract, RunToFailureLabel
+from uns_topics.plan import Plan
+from uns_topics.reports import Evaluation, FeatureCell, ModelName, PartScores, Statistics
+from uns_topics.rounds import RoundAnnouncement, VersionManifest
+from uns_topics.standardisation import cells, class_weights, context_slots, fill_standardisation
+from uns_topics.template import Template, TemplateError, read_template
+from uns_topics.tensors import Vector, vector_bytes, vector_from_bytes
+from uns_topics.update import UpdateHeader, encode_update, pack_groups
+
+log = logging.getLogger("headgate.edge")
+
+LOCAL_KEY = "local-only"
+"""Key of the local-only parameters in the store; they never leave the plant."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class TrainedUpdate:
+    """An update ready to be sent."""
+
+    content: bytes
+    num_examples: int
+    num_steps: int
+    seconds: float
+
+
+class Workshop:
+    """What one participant's federation shell has done for it.
+
+    Args:
+        store, store_thread: samples, and the single thread they are used from.
+        models: versions and skeletons on disk.
+        trainer: None where training is switched off or not installed.
+        folder: for the dataset file that the trainer reads.
+    """
+
+    def __init__(
+        self,
+        participant: str,
+        store: SampleStore,
+        store_thread: Executor,
+        models: ModelStore,
+        trainer: TrainerProcess | None,
+        folder: Path,
+    ) -> None:
+        self._participant = participant
+        self._store = store
+        self._store_thread = store_thread
+        self._scoring = ThreadPoolExecutor(1, thread_name_prefix="scoring")
+        self._models = models
+        self._trainer = trainer
+        self._trainer_lock = asyncio.Lock()
+        self._folder = folder
+        self._plan: Plan | None = None
+        self._template: Template | None = None
+        self._open: dict[int, Model] = {}
+        self._snapshot: Dataset | None = None
+        self._snapshot_of: object = None
+        self._class_weights: tuple[float, ...] = ()
+        self._local: Model | None = None
+        self._local_base: Vector | None = None
+        self._baselines: dict[ModelName, npt.NDArray[np.float32]] = {}
+        self._trainer_knows: tuple[str, int] | None = None
+
+    async def close(self) -> None:
+        """End the trainer and the scoring thread."""
+        if self._trainer is not None:
+            await self._trainer.close()
+        self._scoring.shutdown(wait=True, cancel_futures=True)
+
+    # Templates and versions ------------------------------------------------------------------------------------------
+
+    def template_on_disk(self, plan: Plan) -> bool:
+        """Whether the plan's template was checked before and lies on disk unchanged; it is used from then on."""
+        if self._template is not None and self._template.sha256 == plan.template.sha256:
+            self._plan = plan
+            return True
+        if plan.template.sha256 not in self._models.skeletons():
+            return False
+        try:
+            template = self._models.template(plan.template.sha256)
+        except ModelRefused as error:
+            log.warning("%s; it is fetched again", error)
+            return False
+        self._use(plan, template)
+        return True
+
+    async def check_template(self, plan: Plan, skeleton: bytes) -> str | None:
+        """Check a fetched skeleton; returns why it was refused, or None."""
+        try:
+            template = read_template(skeleton)
+        except TemplateError as error:
+            return str(error)
+        if template.sha256 != plan.template.sha256:
+            return "its bytes are not the plan's"
+        if template.table != plan.template.table or template.info.network != plan.template.network:
+            return "its tensor table is not the plan's"
+        if template.contract.meaning_sha256 != plan.contract_hash:
+            return "it was made for another contract"
+        problem = await check_in_child(skeleton)
+        if problem is not None:
+            return problem
+        await self._run(self._scoring, lambda: self._models.save_template(template))
+        self._use(plan, template)
+        return None
+
+    def _use(self, plan: Plan, template: Template) -> None:
+        if self._template is None or self._template.sha256 != template.sha256:
+            self._open, self._local, self._local_base = {}, None, None
+        self._plan, self._template = plan, template
+
+    async def verify(self, manifest: VersionManifest, content: bytes) -> str | None:
+        """Build, prove and keep a version; returns why it was refused, or None."""
+        template = self._template
+        if template is None:
+            return "its template is not here"
+
+        def work() -> Model:
+            try:
+                vector = vector_from_bytes(content, template.table.size)
+            except ValueError as error:
+                raise ModelRefused(str(error)) from error
+            model = open_version(template, vector, manifest)
+            self._models.save(manifest, vector, template.sha256, keep=frozenset(list(self._open)[-2:]))
+            return model
+
+        try:
+            model = await self._run(self._scoring, work)
+        except ModelRefused as error:
+            return str(error)
+        self._open[manifest.version] = model
+        for version in sorted(self._open)[:-3]:
+            del self._open[version]
+        return None
+
+    def model(self, version: int) -> Model:
+        """A verified version. Raises: KeyError."""
+        return self._open[version]
+
+    def restore(self) -> tuple[VersionManifest, Model] | None:
+        """The newest good version on disk, proven again; what is not good is said and left alone."""
+        for version in self._models.versions():
+            try:
+                manifest, vector, template_sha256 = self._models.load(version)
+                model = open_version(self._models.template(template_sha256), vector, manifest)
+            except ModelRefused as error:
+                log.warning("%s", error)
+                continue
+            self._template = model.template
+            self._open[version] = model
+            return manifest, model
+        return None
+
+    # Samples ---------------------------------------------------------------------------------------------------------
+
+    async def _freeze(self, mark: object) -> Dataset:
+        """The snapshot of this round; taken once."""
+        if self._snapshot is None or self._snapshot_of != mark:
+            contract = self._contract()
+            dataset = await self._run(self._store_thread, lambda: self._store.dataset(contract))
+            weights = await self._run(self._scoring, lambda: _own_class_weights(dataset, contract))
+            self._snapshot, self._snapshot_of, self._baselines = dataset, mark, {}
+            self._class_weights = self._class_weights or weights
+        return self._snapshot
+
+    def _contract(self) -> Contract:
+        if self._plan is None:
+            raise RuntimeError("no plan is known yet")
+        return self._plan.contract
+
+    async def statistics(self, generation: int) -> Statistics | None:
+        """This generation's statistics of the training part."""
+        contract = self._contract()
+        dataset = await self._freeze(("statistics", generation))
+
+        def work() -> Statistics:
+            by_slot = _cells(dataset, contract)
+            return Statistics(
+                generation=generation,
+                rows=len(dataset.of(Part.TRAIN)),
+                label_counts=_label_counts(dataset, contract),
+                cells=tuple(
+                    FeatureCell(slot=slot, feature=name, moments=moments)
+                    for slot, features in by_slot.items()
+                    for name, moments in features.items()
+                ),
+            )
+
+        return await self._run(self._scoring, work)
+
+    async def accepted(self, announcement: RoundAnnouncement) -> None:
+        """The update of this round was accepted: what matured since its snapshot is new from now on."""
+        await self._run(self._store_thread, lambda: self._store.mark(f"round-{announcement.round_number}"))
+
+    # Training --------------------------------------------------------------------------------------------------------
+
+    async def trainer_reason(self) -> Reason | None:
+        """Why training is not possible now; None where it is. Starts the trainer where it isn't running."""
+        if self._trainer is None:
+            return Reason.NO_TRAINER
+        try:
+            async with self._trainer_lock:
+                await self._trainer.hello()
+        except TrainerError as error:
+            log.warning("the trainer can't be used: %s", error)
+            return error.reason
+        return None
+
+    async def train(self, announcement: RoundAnnouncement) -> TrainedUpdate | Reason:
+        """Train from the round's base on a fresh snapshot; the update, or why there is none."""
+        assert self._trainer is not None
+        started = time.monotonic()
+        client, base = announcement.client, self.model(announcement.base).vector
+        self._class_weights = client.class_weights
+        dataset = await self._freeze(announcement.round_number)
+        try:
+            async with self._trainer_lock:
+                await self._tell_trainer(dataset, announcement.round_number)
+                trained = await self._trainer.train(
+                    base, client.training, class_weights=client.class_weights, seed=announcement.seed
+                )
+            groups, body = pack_groups(trained.delta, base_table(self.model(announcement.base)), client.encoding)
+        except TrainerError as error:
+            log.warning("round %d is skipped: %s", announcement.round_number, error)
+            self._trainer_knows = None
+            return error.reason
+        except ValueError as error:  # a delta that the encoding can't carry
+            log.warning("round %d is skipped: %s", announcement.round_number, error)
+            return Reason.TRAINING_DIVERGED
+        plan = self._plan
+        assert plan is not None
+        header = UpdateHeader(
+            federation=plan.contract.federation,
+            participant=self._participant,
+            round_number=announcement.round_number,
+            attempt=announcement.attempt,
+            base=announcement.base_sha256,
+            generation=announcement.generation,
+            num_examples=trained.num_examples,
+            num_steps=trained.num_steps,
+            metrics={"loss": trained.loss},
+            groups=groups,
+        )
+        seconds = time.monotonic() - started
+        return TrainedUpdate(encode_update(header, body), trained.num_examples, trained.num_steps, seconds)
+
+    async def train_local(self, announcement: RoundAnnouncement) -> None:
+        """The same steps again on a second model of this plant alone: what federation has to beat."""
+        assert self._trainer is not None
+        contract, dataset = self._contract(), await self._freeze(announcement.round_number)
+        template = self.model(announcement.base).template
+        weights = _own_class_weights(dataset, contract)
+        try:
+            async with self._trainer_lock:
+                await self._tell_trainer(dataset, announcement.round_number)
+                if self._local_base is None:
+                    fresh = await self._trainer.initial(announcement.seed)
+                    own = await self._run(self._scoring, lambda: _cells(dataset, contract))
+                    self._local_base = fill_standardisation(fresh, template.table, contract, own)
+                trained = await self._trainer.train_local(
+                    self._local_base, announcement.client.training, class_weights=weights, seed=announcement.seed
+                )
+        except TrainerError as error:
+            log.warning("the local-only model of round %d is skipped: %s", announcement.round_number, error)
+            self._trainer_knows = None
+            return
+        vector = trained.vector
+        self._local = await self._run(self._scoring, lambda: open_own(template, vector))
+        await self._run(self._store_thread, lambda: self._store.put(LOCAL_KEY, vector_bytes(vector)))
+
+    async def _tell_trainer(self, dataset: Dataset, round_number: int) -> None:
+        assert self._trainer is not None
+        assert self._template is not None
+        known = (self._template.sha256, round_number)
+        if self._trainer_knows == known and self._trainer.is_running:
+            return
+        path = self._folder / "training-set.npz"
+        await self._run(self._scoring, lambda: dataset.save(path))
+        await self._trainer.template(self._template.skeleton)
+        await self._trainer.dataset(path)
+        self._trainer_knows = known
+
+    # Evaluation ------------------------------------------------------------------------------------------------------
+
+    async def compare(self, candidate: VersionManifest, current: VersionManifest | None) -> Evaluation:
+        """Candidate and current on the select part of the round's snapshot: what decides on promotion."""
+        contract = self._contract()
+        mark = candidate.lineage.round_number
+        dataset = await self._freeze(mark)
+        chosen: dict[ModelName, Model] = {"candidate": self.model(candidate.version)}
+        if current is not None:
+            chosen["current"] = self.model(current.version)
+        weights = self._class_weights
+
+        def work() -> PartScores:
+            return _score_part(dataset, Part.SELECT, _predict(dataset, Part.SELECT, chosen), contract, weights)
+
+        return Evaluation(
+            generation=candidate.generation,
+            candidate=candidate.version,
+            current=current.version if current is not None else None,
+            metric=contract.metric,
+            select=await self._run(self._scoring, work),
+        )
+
+    async def figures(self, manifest: VersionManifest, *, final: bool) -> Evaluation | None:
+        """The served version beside local-only, linear and constant: what is published. None before any training."""
+        contract, dataset = self._contract(), self._snapshot
+        if dataset is None or manifest.version not in self._open:
+            return None
+        async with self._trainer_lock:  # the local-only model of this round comes first: it gets the same steps
+            local = self._local
+        chosen: dict[ModelName, Model] = {"current": self.model(manifest.version)}
+        if local is not None:
+            chosen["local_only"] = local
+        weights = self._class_weights
+        with_report = final or contract.split.report == "each-version"
+
+        def part(which: Part, *, capped: bool = False) -> PartScores:
+            predictions = {**_predict(dataset, which, chosen), **self._baseline(dataset, which, contract)}
+            return _score_part(dataset, which, predictions, contract, weights, capped=capped)
+
+        def work() -> Evaluation:
+            runs = isinstance(contract.label, RunToFailureLabel)
+            return Evaluation(
+                generation=manifest.generation,
+                candidate=None,
+                current=manifest.version,
+                metric=contract.metric,
+                final=final,
+                select=part(Part.SELECT, capped=True),
+                report=part(Part.REPORT) if with_report else None,
+                report_capped=part(Part.REPORT, capped=True) if with_report and runs else None,
+            )
+
+        return await self._run(self._scoring, work)
+
+    def _baseline(self, dataset: Dataset, part: Part, contract: Contract) -> dict[ModelName, npt.NDArray[np.float32]]:
+        """Predictions of the constant and the linear model, fitted on the training part once per snapshot."""
+        if not self._baselines:
+            everything = np.arange(len(dataset))
+            self._baselines = {
+                "constant": constant_predictions(dataset, contract, everything),
+                "linear": linear_predictions(dataset, contract, everything),
+            }
+        index = dataset.of(part)
+        return {name: values[index] for name, values in self._baselines.items()}
+
+    async def _run(self, executor: Executor, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(executor, work)
+
+
+def base_table(model: Model):  # type: ignore[no-untyped-def]
+    return model.template.table
+
+
+def _predict(dataset: Dataset, part: Part, models: dict[ModelName, Model]) -> Predictions:
+    index = dataset.of(part)
+    outputs: dict[ModelName, list[npt.NDArray[np.float32]]] = {name: [] for name in models}
+    for start in range(0, len(index), BATCH_ROWS):
+        rows = index[start : start + BATCH_ROWS]
+        features = dataset.features(rows)
+        for name, model in models.items():
+            outputs[name].append(model.run(features, dataset.contexts[rows]))
+    return {name: np.concatenate(parts) if parts else np.empty(0, np.float32) for name, parts in outputs.items()}
+
+
+def _score_part(
+    dataset: Dataset,
+    part: Part,
+    predictions: Predictions,
+    contract: Contract,
+    weights: tuple[float, ...],
+    *,
+    capped: bool = False,
+) -> PartScores:
+    index = dataset.of(part)
+    return score(predictions, dataset.labels[index], dataset.groups[index], contract, weights, capped=capped)
+
+
+def _cells(dataset: Dataset, contract: Contract):  # type: ignore[no-untyped-def]
+    index = dataset.of(Part.TRAIN)
+    rows = dataset.rows[np.unique(dataset.windows[index, 1] - 1)] if len(index) else dataset.rows[:0]
+    declared = np.zeros(len(rows), np.int64)
+    return cells(rows, context_slots(rows, declared, contract), contract)
+
+
+def _label_counts(dataset: Dataset, contract: Contract) -> tuple[int, ...]:
+    if not isinstance(contract.label, ClassLabel):
+        return ()
+    labels = dataset.labels[dataset.of(Part.TRAIN)].astype(np.int64)
+    return tuple(int(n) for n in np.bincount(labels, minlength=len(contract.label.classes)))
+
+
+def _own_class_weights(dataset: Dataset, contract: Contract) -> tuple[float, ...]:
+    return class_weights(_label_counts(dataset, contract))

@@ -1,0 +1,98 @@
+"""`headgate demo` and `headgate simulate`: a whole federation on one machine, and its plants alone."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from pathlib import Path
+
+from broker_bridge.config import BrokerConfig
+from broker_bridge.settings import validate
+from headgate.exits import Exit
+from headgate.parsers import Subparsers, add_command
+from headgate.running import run_service, set_up_logging
+from headgate.scenarios import SCENARIOS, build_scenario
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the commands."""
+    demo = add_command(
+        subparsers,
+        "demo",
+        "Run simulated plants, their edges, an aggregator and a broker, and watch them learn one model.",
+        ("headgate demo", "headgate demo --once --json --rounds 3"),
+        run_demo,
+    )
+    demo.add_argument("--rounds", type=_positive, metavar="N", help="rounds to run (default: the scenario's)")
+    demo.add_argument("--once", action="store_true", help="end after the last round")
+    demo.add_argument("--json", action="store_true", help="print the result as one JSON object on stdout")
+    demo.add_argument("--broker", metavar="URL", help="use this broker instead of the embedded one")
+    simulate = add_command(
+        subparsers,
+        "simulate",
+        "Publish the plants of a scenario to a broker: history fast, then live.",
+        ("headgate simulate --broker mqtt://127.0.0.1", "headgate simulate --plants 6 --seed 3"),
+        run_simulate,
+    )
+    simulate.add_argument("--broker", default="mqtt://127.0.0.1", metavar="URL")
+    for parser in (demo, simulate):
+        parser.add_argument("--scenario", default="solder", choices=SCENARIOS)
+        parser.add_argument("--plants", type=_positive, metavar="N", help="number of plants")
+        parser.add_argument("--seed", type=int, default=1, metavar="N")
+        parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the recorded data (turbofan)")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not a positive number")
+    return number
+
+
+def run_demo(arguments: argparse.Namespace) -> int:
+    """`headgate demo`."""
+    from headgate.demo.run import DemoOptions
+    from headgate.demo.run import run_demo as run
+
+    if arguments.broker is not None:
+        validate(BrokerConfig, {"url": arguments.broker}, "--broker")
+    scenario = build_scenario(arguments.scenario, arguments.seed, arguments.plants, arguments.data)
+    passed = ["--scenario", arguments.scenario, "--seed", str(arguments.seed)]
+    passed += ["--plants", str(arguments.plants)] if arguments.plants else []
+    passed += ["--data", str(arguments.data)] if arguments.data else []
+    options = DemoOptions(
+        scenario=scenario,
+        arguments=tuple(passed),
+        rounds=arguments.rounds or scenario.rounds,
+        seed=arguments.seed,
+        once=arguments.once,
+        json=arguments.json,
+        broker=arguments.broker,
+    )
+
+    async def main(stop: asyncio.Event) -> int:
+        return await run(options, stop)
+
+    return run_service(main) if arguments.once else _until_interrupted(run_service(main))
+
+
+def _until_interrupted(code: int) -> int:
+    """Ctrl-C is how a demo without --once is meant to end."""
+    return Exit.OK if code == Exit.INTERRUPTED else code
+
+
+def run_simulate(arguments: argparse.Namespace) -> int:
+    """`headgate simulate`."""
+    from headgate.demo.simulator import play
+
+    set_up_logging()
+    broker = validate(BrokerConfig, {"url": arguments.broker}, "--broker")
+    scenario = build_scenario(arguments.scenario, arguments.seed, arguments.plants, arguments.data)
+
+    async def main(stop: asyncio.Event) -> int:
+        await play(scenario, broker, stop)
+        return Exit.OK
+
+    return run_service(main)
+
+

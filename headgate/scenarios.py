@@ -1,0 +1,30 @@
+"""The scenarios by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headgate.exits import CommandError, Exit
+
+if TYPE_CHECKING:
+    from headgate.demo.scenario import Scenario
+
+SCENARIOS = ("solder", "turbofan")
+
+
+def build_scenario(name: str, seed: int, plants: int | None, data: Path | None) -> Scenario:
+    """A scenario. Raises: CommandError: recorded data is missing, or a number of plants that it doesn't have."""
+    if name == "solder":
+        from headgate.demo.solder import solder_scenario
+
+        return solder_scenario(seed, plants)
+    from headgate.demo.turbofan import turbofan_scenario
+    from headgate.plants.cmapss import DataMissing
+
+    if data is None:
+        raise CommandError("scenario turbofan needs --data DIR, the folder with the C-MAPSS files", Exit.USAGE)
+    try:
+        return turbofan_scenario(data, plants)
+    except DataMissing as error:
+        raise CommandError(str(error), Exit.NOT_FOUND) from None
