@@ -44,7 +44,8 @@ def combine(
     """
     step = strategy.apply(state, weights, table)
     vector = base.copy()
-    table.scatter(vector, Role.WEIGHT, np.add(table.gather(base, Role.WEIGHT), step.step))
+    with np.errstate(over="ignore"):  # what overflows is refused below
+        table.scatter(vector, Role.WEIGHT, np.add(table.gather(base, Role.WEIGHT), step.step))
     if table.elements(Role.BUFFER):
         mean = weighted_mean(buffers, [1] * len(buffers))
         table.scatter(vector, Role.BUFFER, np.add(table.gather(base, Role.BUFFER), mean))

@@ -29,6 +29,12 @@ class Started(Value):
 
     kind: Literal["started"] = "started"
     rules: Rules
+
+
+class EpochRaised(Value):
+    """Another aggregator ran before us: participants must prefer what we say."""
+
+    kind: Literal["epoch-raised"] = "epoch-raised"
     epoch: int = Field(ge=1)
 
 
@@ -149,6 +155,7 @@ class WorkFailed(Value):
 Event = Annotated[
     GenerationStarted
     | Started
+    | EpochRaised
     | LinkChanged
     | Tick
     | StatusSeen

@@ -25,6 +25,7 @@ from aggregator.effects import (
 )
 from aggregator.events import (
     BridgeSeen,
+    EpochRaised,
     EvaluationReceived,
     Event,
     GenerationStarted,
@@ -106,7 +107,12 @@ def _generation_started(state: State, event: GenerationStarted, now: float) -> t
 
 def _started(state: State, event: Started, now: float) -> tuple[State, Outputs]:
     del now
-    return state.but(rules=event.rules, epoch=event.epoch, link_since=None, presence={}, bridges={}), ()
+    return state.but(rules=event.rules, link_since=None, presence={}, bridges={}), ()
+
+
+def _epoch_raised(state: State, event: EpochRaised, now: float) -> tuple[State, Outputs]:
+    del now
+    return state.but(epoch=max(state.epoch, event.epoch)), ()
 
 
 def _link_changed(state: State, event: LinkChanged, now: float) -> tuple[State, Outputs]:
@@ -309,6 +315,7 @@ def _work_failed(state: State, event: WorkFailed, now: float) -> tuple[State, Ou
 _HANDLERS: dict[type[Any], Callable[[State, Any, float], tuple[State, Outputs]]] = {
     GenerationStarted: _generation_started,
     Started: _started,
+    EpochRaised: _epoch_raised,
     LinkChanged: _link_changed,
     Tick: _tick,
     StatusSeen: _status_seen,

@@ -35,6 +35,7 @@ class Refused:
     id: str
     code: Code
     detail: str
+    manifest: TransferManifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Inbox:
         """A manifest came: opens the transfer, or says what is missing where it is open already."""
         if manifest.bytes > self.max_bytes:
             detail = f"{manifest.bytes} bytes where the plan allows {self.max_bytes}"
-            return [Refused(participant, manifest.id, Code.OVERSIZED, detail)]
+            return [Refused(participant, manifest.id, Code.OVERSIZED, detail, manifest)]
         key = (participant, manifest.id)
         known = self._open.get(key)
         if known is not None and known.assembly.manifest.chunk_bytes == manifest.chunk_bytes:
@@ -93,7 +94,7 @@ class Inbox:
                 return []
             content = entry.assembly.content()
         except IntegrityError as error:
-            return [Refused(participant, chunk.id, Code.INTEGRITY, str(error))]
+            return [Refused(participant, chunk.id, Code.INTEGRITY, str(error), entry.assembly.manifest)]
         del self._open[participant, chunk.id]
         return [Whole(participant, entry.assembly.manifest, content)]
 

@@ -1,6 +1,6 @@
 """Sessions for the sensor hot path: messages go from paho's callback straight to their handler.
 
-No queue and no task stand in between, which is a quarter of the CPU time per message of a control-plane client.
+No queue, no task and no second message object stand in between.
 """
 
 from __future__ import annotations

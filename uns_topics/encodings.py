@@ -45,7 +45,7 @@ class _Float:
         return elements * self._dtype.itemsize
 
     def encode(self, values: Vector) -> bytes:
-        limit = np.finfo(self._dtype).max
+        limit = float(np.finfo(self._dtype).max)
         if values.size and not float(np.abs(values).max()) <= limit:
             raise EncodingError(f"a value beyond {limit} doesn't fit {self.name}")
         return values.astype(self._dtype).tobytes()

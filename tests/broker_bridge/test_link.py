@@ -4,14 +4,14 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 
 from broker_bridge.backoff import delay
 from broker_bridge.link import STABLE_S, Link
 from broker_bridge.memory import MemoryBroker, MemoryConnector
-from broker_bridge.session import BrokerRefused, Message, Session, SessionLost, Will
+from broker_bridge.session import BrokerRefused, Message, OnMessage, Session, SessionLost, Will
 from tests.aio import Inbox, run
 
 
@@ -260,6 +260,35 @@ def test_nothing_of_an_older_session_arrives_after_its_end() -> None:
             await owner.inbox.count(2)
         messages = [event for event in owner.events if event.startswith("message")]
         assert messages == ["message 1", "message 2"]
+
+    run(main())
+
+
+def test_a_connector_that_still_delivers_after_the_end_is_not_listened_to() -> None:
+    class Chatty(MemoryConnector):
+        def __init__(self, broker: MemoryBroker) -> None:
+            super().__init__(broker)
+            self.handlers: list[OnMessage] = []
+
+        def connect(
+            self, client_id: str, *, on_message: OnMessage, will: Will | None = None
+        ) -> AbstractAsyncContextManager[Session]:
+            self.handlers.append(on_message)
+            return super().connect(client_id, on_message=on_message, will=will)
+
+    async def main() -> None:
+        broker = MemoryBroker()
+        connector = Chatty(broker)
+        owner = Owner(connector)
+        async with running(owner):
+            await owner.told("up 1")
+            broker.drop("edge")
+            await owner.told("down")
+            connector.handlers[0](Message("to-edge", b"late"))
+            await owner.told("up 2")
+            connector.handlers[0](Message("to-edge", b"later"))
+            connector.handlers[1](Message("to-edge", b"live"))
+        assert owner.inbox.payloads == [b"live"]
 
     run(main())
 

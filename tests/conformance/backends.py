@@ -53,11 +53,7 @@ class Backend:
 
 
 MEMORY = Backend("memory", "memory")
-MOSQUITTO = [
-    Backend(library, "mosquitto", protocol)
-    for library in ("aiomqtt", "paho")
-    for protocol in ("3.1.1", "5")
-]
+MOSQUITTO = [Backend(library, "mosquitto", protocol) for library in ("aiomqtt", "paho") for protocol in ("3.1.1", "5")]
 """Mosquitto does everything that the suite asks for."""
 AMQTT = [Backend("aiomqtt", "amqtt"), Backend("paho", "amqtt")]
 """amqtt speaks MQTT 3.1.1 only and, as embedded, asks for no credentials."""

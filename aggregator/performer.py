@@ -1,0 +1,171 @@
+"""Doing what the reducer decided. Each effect is idempotent: it shows or makes what the state says now."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from aggregator import statistics
+from aggregator.combine import combine, decode_state, encode_state
+from aggregator.core import Core
+from aggregator.effects import (
+    Aggregate,
+    AnnounceRound,
+    Effect,
+    FillBootstrap,
+    PrepareVersion,
+    PublishCandidate,
+    PublishCurrent,
+    PublishHistory,
+    PublishStatus,
+    RefreshRound,
+    SendReceipt,
+)
+from aggregator.events import Event, RoundAnnounced, VersionMade, VersionPrepared, VersionPublished, WorkFailed
+from aggregator.registry import Registry
+from aggregator.showcase import Showcase
+from aggregator.state import State, VersionRef
+from aggregator.store import MANIFEST, STRATEGY_STATE, PendingEffect, Store
+from aggregator.strategies.base import Strategy
+from aggregator.updates import decoded
+from uns_topics.rounds import Receipt
+from uns_topics.template import Lineage
+from uns_topics.tensors import Role
+
+_LOG = logging.getLogger("headgate.aggregator")
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What versions are made with."""
+
+    store: Store
+    registry: Registry
+    strategy: Strategy
+    encodings: tuple[str, ...]
+    scratch: Path
+
+
+class Performer:
+    """Performs effects as named tasks of one group.
+
+    Args: answer: sends a receipt.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        workshop: Workshop,
+        showcase: Showcase,
+        answer: Callable[[str, Receipt], None],
+        group: asyncio.TaskGroup,
+    ) -> None:
+        self._core = core
+        self._workshop = workshop
+        self._showcase = showcase
+        self._answer = answer
+        self._group = group
+
+    def perform(self, pending: PendingEffect) -> None:
+        """Start it; it counts as performed when it is through."""
+        effect = pending.effect
+        if isinstance(effect, SendReceipt):
+            self._answer(effect.participant, Receipt(id=effect.transfer, result=effect.result, code=effect.code))
+            self._core.performed(pending.id)
+            return
+        self._group.create_task(self._through(pending), name=f"aggregator {effect.kind}")
+
+    async def _through(self, pending: PendingEffect) -> None:
+        await self._do(pending.effect)
+        self._core.performed(pending.id)
+
+    async def _do(self, effect: Effect) -> None:
+        match effect:
+            case AnnounceRound():
+                await self._showcase.show_round()
+                self._core.submit(RoundAnnounced(round_number=effect.round_number, attempt=effect.attempt))
+            case RefreshRound():
+                self._showcase.refresh_round()
+            case PublishStatus():
+                self._showcase.refresh_status()
+            case PublishHistory():
+                await self._showcase.show_history()
+                await asyncio.to_thread(self._workshop.store.prune, self._core.state.last_round)
+            case PublishCurrent():
+                await self._showcase.show_versions()
+            case PublishCandidate():
+                await self._showcase.show_versions()
+                await self._showcase.flush_versions()
+                self._core.submit(VersionPublished(version=effect.version))
+            case Aggregate():
+                await self._work(effect.version, lambda: aggregate(self._workshop, self._core.state, effect))
+            case FillBootstrap():
+                await self._work(effect.version, lambda: fill(self._workshop, self._core.state, effect))
+            case PrepareVersion():
+                chunk_bytes = self._showcase.chunk_bytes
+                await self._work(effect.version, lambda: prepare(self._workshop, self._core.state, effect, chunk_bytes))
+            case SendReceipt():
+                pass  # sent at once, in `perform`
+
+    async def _work(self, version: int, work: Callable[[], tuple[Event, dict[str, bytes]]]) -> None:
+        """Work in a thread. Whatever it raises fails the round, never the service: the next round may do better."""
+        try:
+            event, attachments = await asyncio.to_thread(work)
+        except Exception as error:
+            _LOG.exception("version %d couldn't be made", version)
+            self._core.submit(WorkFailed(version=version, detail=f"{type(error).__name__}: {error}"[:500]))
+        else:
+            self._core.submit(event, attachments)
+
+
+def aggregate(workshop: Workshop, state: State, effect: Aggregate) -> tuple[Event, dict[str, bytes]]:
+    """Fold the round's accepted updates onto its base; the vector is durable when this returns."""
+    store, registry = workshop.store, workshop.registry
+    table = registry.template.table
+    assert state.round is not None
+    base = registry.vector(effect.base, state.round.base.sha256)
+    raw = store.strategy_state(effect.base)
+    before = decode_state(raw) if raw is not None else workshop.strategy.init(table.elements(Role.WEIGHT))
+    by_participant = store.update_weights(effect.round_number)
+    weights, buffers = decoded(
+        effect.participants,
+        [by_participant[p] for p in effect.participants],
+        lambda participant: store.update_bytes(participant, effect.round_number),
+        table,
+        workshop.encodings,
+        workshop.scratch,
+    )
+    made = combine(base, workshop.strategy, before, weights, buffers, table)
+    for name, value in made.diagnostics.items():
+        _LOG.debug("round %d: %s = %.6g", effect.round_number, name, value)
+    sha256 = registry.keep(effect.version, made.vector)
+    event = VersionMade(made=VersionRef(version=effect.version, sha256=sha256))
+    return event, {STRATEGY_STATE: encode_state(made.state)}
+
+
+def fill(workshop: Workshop, state: State, effect: FillBootstrap) -> tuple[Event, dict[str, bytes]]:
+    """The first base with its standardisation filled from the participants' statistics."""
+    registry = workshop.registry
+    template = registry.template
+    base = registry.vector(effect.base, state.current.sha256)
+    given = (workshop.store.statistics(p, state.rules.generation) for p in effect.participants)
+    vector = statistics.fill(base, template.table, template.contract, given)
+    sha256 = registry.keep(effect.version, vector)
+    initial = workshop.strategy.init(template.table.elements(Role.WEIGHT))
+    event = VersionMade(made=VersionRef(version=effect.version, sha256=sha256))
+    return event, {STRATEGY_STATE: encode_state(initial)}
+
+
+def prepare(
+    workshop: Workshop, state: State, effect: PrepareVersion, chunk_bytes: int
+) -> tuple[Event, dict[str, bytes]]:
+    """The manifest of a version that is durable."""
+    found = workshop.store.version(effect.version)
+    assert found is not None
+    vector = workshop.registry.vector(effect.version, found[0])
+    lineage = Lineage.model_validate_json(workshop.store.lineage(effect.version))
+    manifest = workshop.registry.prepare(effect.version, vector, lineage, state.epoch, chunk_bytes)
+    return VersionPrepared(version=effect.version), {MANIFEST: manifest.model_dump_json().encode()}

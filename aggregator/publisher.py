@@ -1,0 +1,162 @@
+"""What the aggregator owns on the broker: the wanted content of every retained topic, published until acknowledged.
+
+`put` and `clear` say what should be there; a task publishes what isn't yet, several messages at a time. A new
+connection republishes everything, so that a broker that lost all heals by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection
+from typing import Protocol
+
+from broker_bridge.session import PublishRefused, SessionLost
+
+_LOG = logging.getLogger("headgate.aggregator")
+WINDOW = 8
+"""Messages in flight."""
+
+Payload = Callable[[], bytes]
+"""Made when it is sent, so that envelope and seconds left are those of the moment."""
+
+
+class Publish(Protocol):
+    """`Link.publish`."""
+
+    def __call__(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> Awaitable[None]:
+        """Raises: SessionLost, PublishRefused."""
+
+
+class Publisher:
+    """Keeps retained topics as wanted.
+
+    Args:
+        publish: sends one message and returns after PUBACK.
+        on_too_large: a chunk was in flight at two ends of the connection, or was refused: the broker's limit is below
+            its size.
+    """
+
+    def __init__(self, publish: Publish, on_too_large: Callable[[str], None]) -> None:
+        self._publish = publish
+        self._on_too_large = on_too_large
+        self._wanted: dict[str, Payload | None] = {}
+        self._chunks: set[str] = set()
+        self._dirty: dict[str, int] = {}
+        self._revision = 0
+        self._up = False
+        self._session = 0
+        self._in_flight: set[str] = set()
+        self._losses: Counter[str] = Counter()
+        self._changed = asyncio.Condition()
+        self._wake = asyncio.Event()
+
+    def put(self, topic: str, payload: Payload, *, chunk: bool = False) -> None:
+        """This topic should hold this, from now on."""
+        self._wanted[topic] = payload
+        if chunk:
+            self._chunks.add(topic)
+        self._mark(topic)
+
+    def clear(self, topic: str) -> None:
+        """This topic should hold nothing."""
+        self._wanted[topic] = None
+        self._mark(topic)
+
+    def refresh(self, topics: Collection[str]) -> None:
+        """Publish these once more, if they should hold something."""
+        for topic in topics:
+            if self._wanted.get(topic) is not None:
+                self._mark(topic)
+
+    def topics(self, prefix: str) -> tuple[str, ...]:
+        """Topics under a prefix that should hold something."""
+        return tuple(t for t, payload in self._wanted.items() if payload is not None and t.startswith(prefix))
+
+    async def flushed(self, topics: Collection[str]) -> None:
+        """Return when the broker has acknowledged what these should hold now."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: not any(t in self._dirty for t in topics))
+
+    def on_up(self) -> None:
+        """A new connection: everything anew, people's topics before chunks."""
+        self._up = True
+        self._session += 1
+        for topic in sorted(self._wanted, key=lambda t: t in self._chunks):
+            self._mark(topic)
+
+    def on_down(self) -> None:
+        """The connection ended."""
+        self._up = False
+
+    def forget_losses(self) -> None:
+        """The chunk size changed: count ends of the connection anew."""
+        self._losses.clear()
+
+    async def run(self) -> None:
+        """Publish what is due, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._up and len(self._in_flight) < WINDOW and (topic := self._next()) is not None:
+                    self._in_flight.add(topic)
+                    group.create_task(self._send(topic), name=f"aggregator publish {topic}")
+
+    def _mark(self, topic: str) -> None:
+        self._revision += 1
+        self._dirty.pop(topic, None)
+        self._dirty[topic] = self._revision
+        self._wake.set()
+
+    def _next(self) -> str | None:
+        """The oldest due topic, chunks last: a heartbeat must not wait for a model."""
+        chunk = None
+        for topic in self._dirty:
+            if topic in self._in_flight:
+                continue
+            if topic not in self._chunks:
+                return topic
+            chunk = chunk or topic
+        return chunk
+
+    async def _send(self, topic: str) -> None:
+        revision, session = self._dirty[topic], self._session
+        payload = self._wanted[topic]
+        try:
+            await self._publish(topic, b"" if payload is None else payload(), qos=1, retain=True)
+        except SessionLost:
+            self._lost(topic, session)
+        except PublishRefused as error:
+            self._refused(topic, error)
+            await self._settle(topic, revision)
+        else:
+            self._losses.pop(topic, None)
+            if payload is None and self._wanted.get(topic) is None:
+                self._wanted.pop(topic, None)
+                self._chunks.discard(topic)
+            await self._settle(topic, revision)
+        finally:
+            self._in_flight.discard(topic)
+            self._wake.set()
+
+    async def _settle(self, topic: str, revision: int) -> None:
+        if self._dirty.get(topic) == revision:
+            del self._dirty[topic]
+            async with self._changed:
+                self._changed.notify_all()
+
+    def _lost(self, topic: str, session: int) -> None:
+        if session == self._session:  # whether or not the link has said so yet, nothing more goes into this one
+            self._up = False
+        if topic in self._chunks:
+            self._losses[topic] += 1
+            if self._losses[topic] >= 2:
+                self._on_too_large(f"the connection ended twice with {topic} in flight")
+
+    def _refused(self, topic: str, error: PublishRefused) -> None:
+        if topic in self._chunks:
+            self._on_too_large(str(error))
+        else:
+            _LOG.error("the broker refused %s: %s", topic, error)

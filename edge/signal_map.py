@@ -1,0 +1,483 @@
+"""The signal map: how one participant's own topics, fields and units feed the contract's features.
+
+`SignalMap` is the schema of the file, checked on its own when it is read; `bind` checks it against a contract and works
+out everything that a message would otherwise have to look up: unit conversions, feature positions, class codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from edge.clock import Clock
+from edge.dialects import VALUE, Form, TimestampFormat, read_text
+from edge.units import UnitError, linear_conversion
+from uns_topics.codes import Reason
+from uns_topics.contract import (
+    ClassLabel,
+    Contract,
+    DeclaredContext,
+    EventSample,
+)
+from uns_topics.filters import TopicPattern
+from uns_topics.model import FileValue, Identifier, Slug
+
+DEFAULT_MAX_AGE_S = 600.0
+
+
+def _topic(text: str) -> str:
+    TopicPattern(text)
+    return text
+
+
+def _instance(text: str) -> str:
+    if "+" in text or "#" in text:
+        raise ValueError(f"instance {text!r} has a wildcard; name the segment instead, as in 'site/{{line}}'")
+    return _topic(text)
+
+
+def _code(key: object) -> object:
+    if isinstance(key, bool):
+        raise ValueError("YAML reads an unquoted yes, no, on, off, true or false as a truth value: quote this code")
+    return read_text(key) or key
+
+
+Topic = Annotated[str, AfterValidator(_topic)]
+InstancePath = Annotated[str, AfterValidator(_instance)]
+Code = Annotated[str, BeforeValidator(_code), Field(min_length=1, max_length=256)]
+FieldName = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class Join(StrEnum):
+    """How the readings of an unkeyed tag become one number."""
+
+    LAST = "last"
+    MEAN = "mean"
+    MIN = "min"
+    MAX = "max"
+
+
+class Keys(FileValue):
+    """Names of the JSON keys in `vqt` and `flat` messages; a missing quality is good."""
+
+    value: FieldName = VALUE
+    quality: FieldName = "quality"
+    timestamp: FieldName = "timestamp"
+
+
+class FeatureField(FileValue):
+    """One feature out of one field."""
+
+    feature: Identifier = Field(description="name in the contract")
+    field: FieldName | None = Field(default=None, description="JSON key; needed for `flat`, else the value itself")
+    unit: str = Field(max_length=32, description="the plant's unit; converted to the contract's")
+    join: Join = Field(default=Join.LAST, description="unkeyed sources: how readings become one number")
+    max_age_s: float = Field(
+        default=DEFAULT_MAX_AGE_S,
+        gt=0,
+        description="unkeyed sources: the oldest reading that still counts; windows carry a last value this long, "
+        "mean, min and max there take their own period",
+    )
+
+
+class ContextField(FileValue):
+    """The product or recipe, as of the event."""
+
+    field: FieldName | None = Field(default=None, description="JSON key; needed for `flat`, else the value itself")
+    codes: dict[Code, str] = Field(
+        default_factory=dict, description="plant's text -> contract's value; others are taken as they are"
+    )
+
+
+class LabelField(FileValue):
+    """A verdict: keyed, or (window samples) in the same message as its row."""
+
+    field: FieldName | None = Field(default=None, description="JSON key; needed for `flat`, else the value itself")
+    source: Slug = Field(description="who says so: aoi, review, repair")
+    codes: dict[Code, Identifier] = Field(min_length=1, description="plant's code -> class of the contract")
+
+
+class EndOfRun(FileValue):
+    """This message ends its group's run (run_to_failure)."""
+
+    remaining: FieldName | None = Field(
+        default=None,
+        description="JSON key of the steps that were left at the end (a run cut short); without it none were. Where "
+        "the source also feeds features, only a message that has this key ends the run",
+    )
+
+
+class Source(FileValue):
+    """Messages of one form under one topic pattern."""
+
+    topic: Topic = Field(description="captures `{name}` include those of `instance`; `+` and a last `#` are allowed")
+    form: Form
+    keys: Keys = Keys()
+    timestamp_format: TimestampFormat = Field(default=TimestampFormat.MS, description="umh is always ms")
+    clock: Clock | None = Field(
+        default=None, description="default: payload, for `scalar` (which carries no time) arrival"
+    )
+    features: tuple[FeatureField, ...] = Field(default=(), max_length=1000)
+    key: FieldName | None = Field(
+        default=None, description="JSON key that holds the sample's key (a board's serial): the source is keyed"
+    )
+    group: FieldName | None = Field(default=None, description="JSON key that names the batch, panel or engine")
+    split: FieldName | None = Field(default=None, description="JSON key that says train, select, report or test")
+    context: ContextField | None = None
+    label: LabelField | None = None
+    end_of_run: EndOfRun | None = None
+
+    @model_validator(mode="after")
+    def _fits_form(self) -> Self:
+        if self.form is Form.SCALAR and self.clock not in (None, Clock.ARRIVAL):
+            raise ValueError("a scalar message carries no time: its clock can only be arrival")
+        if self.form in (Form.UMH, Form.SCALAR):
+            for name in ("key", "group", "split", "end_of_run"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name}: a {self.form.value} message has one value; use form vqt or flat")
+            if {"keys", "timestamp_format"} & self.model_fields_set:
+                raise ValueError(f"keys and timestamp_format are fixed for form {self.form.value}")
+        for place, part in self.parts():
+            if self.form is Form.FLAT and part.field is None:
+                raise ValueError(f"{place}.field: a flat message has many fields, name one")
+            if self.form in (Form.UMH, Form.SCALAR) and part.field not in (None, VALUE):
+                raise ValueError(f"{place}.field: a {self.form.value} message only has {VALUE!r}")
+        if not (self.features or self.key or self.group or self.context or self.label or self.end_of_run):
+            raise ValueError("this source feeds nothing: name features, a key, a context, a label or an end of run")
+        return self
+
+    def parts(self) -> list[tuple[str, FeatureField | ContextField | LabelField]]:
+        """All that takes one field, with its place in the file."""
+        found: list[tuple[str, FeatureField | ContextField | LabelField]] = [
+            (f"features[{i}]", feature) for i, feature in enumerate(self.features)
+        ]
+        if self.context is not None:
+            found.append(("context", self.context))
+        if self.label is not None:
+            found.append(("label", self.label))
+        return found
+
+    def field_of(self, part: FeatureField | ContextField | LabelField) -> str:
+        """The JSON key that a part reads."""
+        if part.field is not None:
+            return part.field
+        return self.keys.value if self.form is Form.VQT else VALUE
+
+    @property
+    def feeds_samples(self) -> bool:
+        """A keyed source that only labels never makes a sample; any other keyed source does."""
+        return bool(self.features) or self.label is None
+
+
+class SignalMap(FileValue):
+    """One participant's file."""
+
+    signal_map: Literal[1] = 1
+    instance: InstancePath = Field(
+        description="path of an instance: captured segments by name; inference is published beneath it"
+    )
+    sources: tuple[Source, ...] = Field(min_length=1, max_length=1000)
+    label_sources: tuple[Slug, ...] = Field(
+        default=(), description="who has the last word, strongest first (repair, review, aoi); needed for several"
+    )
+    lateness_s: float = Field(
+        default=0.0, ge=0, description="windows out of several tags: event time that late readings are waited for"
+    )
+
+    def instance_prefixes(self) -> tuple[str, ...]:
+        """What is known of the instances' paths before any message: the segments before the first capture."""
+        segments: list[str] = []
+        for segment in self.instance.split("/"):
+            if segment.startswith("{"):
+                break
+            segments.append(segment)
+        return ("/".join(segments),)
+
+
+class MapError(ValueError):
+    """A signal map that can't feed a contract. The text has one line `place: problem` for each problem."""
+
+    reason = Reason.CONTRACT_NOT_COVERED
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+@dataclass(frozen=True, slots=True)
+class BoundFeature:
+    """A field with everything resolved: contract value = scale * number + offset.
+
+    Attributes: index: position in the contract's features; allow_bool: a pure number in the plant, truth values count.
+    """
+
+    index: int
+    name: str
+    field: str
+    scale: float
+    offset: float
+    join: Join
+    max_age_s: float
+    allow_bool: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BoundLabel:
+    """Codes resolved to class indices. `precedence`: 0 is the strongest source."""
+
+    field: str
+    source: str
+    precedence: int
+    codes: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class BoundContext:
+    """Texts resolved to slots of the standardisation table; whatever is not in it is slot 0, unknown."""
+
+    field: str
+    slots: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class BoundSource:
+    """One source as the message path uses it."""
+
+    place: str
+    pattern: TopicPattern
+    declared: Source
+    clock: Clock
+    features: tuple[BoundFeature, ...]
+    context: BoundContext | None
+    label: BoundLabel | None
+
+
+@dataclass(frozen=True)
+class BoundMap:
+    """A signal map that feeds a contract.
+
+    Attributes:
+        tags: per feature that unkeyed sources feed, how it joins.
+        keyed: features that come with a key; a sample is complete once all are there.
+        by_row: window samples whose features all come in one message of one source: each message is a row.
+    """
+
+    instance: str
+    sources: tuple[BoundSource, ...]
+    tags: Mapping[int, BoundFeature]
+    keyed: frozenset[int]
+    by_row: bool
+    lateness_s: float
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether any label can ever come from this map."""
+        return any(s.label is not None or s.declared.end_of_run is not None for s in self.sources)
+
+    def instance_path(self, captures: Mapping[str, str]) -> str:
+        """The instance of captured segments, echoed byte for byte."""
+        return "/".join(captures[s[1:-1]] if s.startswith("{") else s for s in self.instance.split("/"))
+
+
+def bind(signal_map: SignalMap, contract: Contract) -> BoundMap:
+    """Check a signal map against a contract and resolve it.
+
+    Raises:
+        MapError: every problem with its place in the file: a feature or class that the contract doesn't have, a
+            required feature that nothing feeds, a unit, a capture, a kind of source that the sample rule can't use.
+    """
+    return _Binder(signal_map, contract).bind()
+
+
+class _Binder:
+    def __init__(self, signal_map: SignalMap, contract: Contract) -> None:
+        self._map = signal_map
+        self._contract = contract
+        self._problems: list[str] = []
+        self._keyed_at: dict[int, str] = {}
+        self._tag_at: dict[int, str] = {}
+        self._tags: dict[int, BoundFeature] = {}
+        self._precedence = signal_map.label_sources or tuple(
+            dict.fromkeys(s.label.source for s in signal_map.sources if s.label is not None)
+        )
+
+    def bind(self) -> BoundMap:
+        signal_map = self._map
+        names = TopicPattern(signal_map.instance).names
+        sources = []
+        for number, source in enumerate(signal_map.sources):
+            place = f"sources[{number}]"
+            pattern = TopicPattern(source.topic)
+            if missing := [name for name in names if name not in pattern.names]:
+                listed = ", ".join(f"{{{name}}}" for name in missing)
+                self._problem(f"{place}.topic", f"{source.topic!r} does not capture {listed}, which `instance` needs")
+            self._check_rule(place, source)
+            sources.append(
+                BoundSource(
+                    place,
+                    pattern,
+                    source,
+                    source.clock or (Clock.ARRIVAL if source.form is Form.SCALAR else Clock.PAYLOAD),
+                    self._features(place, source),
+                    self._context(place, source),
+                    self._label(place, source),
+                )
+            )
+        self._check_whole()
+        by_row = _is_by_row(sources)
+        for bound in sources:
+            if not isinstance(self._contract.sample, EventSample) and bound.label is not None:
+                if not by_row or not bound.features:
+                    self._problem(
+                        f"{bound.place}.label", "a window's label comes in one message with all of its last row"
+                    )
+        if self._problems:
+            raise MapError(self._problems)
+        return BoundMap(
+            instance=signal_map.instance,
+            sources=tuple(sources),
+            tags=self._tags,
+            keyed=frozenset(self._keyed_at),
+            by_row=by_row,
+            lateness_s=signal_map.lateness_s,
+        )
+
+    def _problem(self, place: str, text: str) -> None:
+        self._problems.append(f"{place}: {text}")
+
+    def _features(self, place: str, source: Source) -> tuple[BoundFeature, ...]:
+        bound = []
+        positions = {feature.name: i for i, feature in enumerate(self._contract.features)}
+        taken: set[int] = set()
+        for number, feature in enumerate(source.features):
+            where = f"{place}.features[{number}]"
+            index = positions.get(feature.feature)
+            if index is None:
+                self._problem(f"{where}.feature", f"the contract has no feature {feature.feature!r}")
+                continue
+            if index in taken:
+                self._problem(f"{where}.feature", f"{feature.feature!r} stands in this source twice")
+            taken.add(index)
+            try:
+                scale, offset = linear_conversion(feature.unit, self._contract.features[index].unit)
+            except UnitError as error:
+                self._problem(f"{where}.unit", f"{error} (feature {feature.feature!r})")
+                continue
+            if source.key is not None and {"join", "max_age_s"} & feature.model_fields_set:
+                self._problem(where, "join and max_age_s are for unkeyed sources: a keyed value needs no joining")
+            one = BoundFeature(
+                index,
+                feature.feature,
+                source.field_of(feature),
+                scale,
+                offset,
+                feature.join,
+                feature.max_age_s,
+                feature.unit == "",
+            )
+            bound.append(one)
+            self._remember(where, source, one)
+        return tuple(bound)
+
+    def _remember(self, where: str, source: Source, feature: BoundFeature) -> None:
+        mine, other = (self._keyed_at, self._tag_at) if source.key is not None else (self._tag_at, self._keyed_at)
+        if feature.index in other:
+            self._problem(
+                where, f"{feature.name!r} comes with a key in one source and without in {other[feature.index]}"
+            )
+        mine.setdefault(feature.index, where)
+        if source.key is None:
+            known = self._tags.setdefault(feature.index, feature)
+            if (known.join, known.max_age_s) != (feature.join, feature.max_age_s):
+                self._problem(where, f"{feature.name!r} joins in another way in {self._tag_at[feature.index]}")
+
+    def _context(self, place: str, source: Source) -> BoundContext | None:
+        if source.context is None:
+            return None
+        context = self._contract.context
+        if not isinstance(context, DeclaredContext):
+            self._problem(f"{place}.context", "the contract declares no context")
+            return None
+        slots = {value: slot for slot, value in enumerate(context.values, start=1)}
+        for code, value in source.context.codes.items():
+            if value not in context.values:
+                self._problem(f"{place}.context.codes[{code}]", f"the contract's context has no value {value!r}")
+            else:
+                slots[code] = context.values.index(value) + 1
+        return BoundContext(source.field_of(source.context), slots)
+
+    def _label(self, place: str, source: Source) -> BoundLabel | None:
+        if source.label is None:
+            return None
+        label = self._contract.label
+        if not isinstance(label, ClassLabel):
+            self._problem(f"{place}.label", f"the contract's label kind is {label.kind}: no plant says it")
+            return None
+        for code, name in source.label.codes.items():
+            if name not in label.classes:
+                listed = ", ".join(label.classes)
+                self._problem(
+                    f"{place}.label.codes[{code}]", f"the contract has no class {name!r}; it has {listed}"
+                )
+        if source.label.source not in self._precedence:
+            self._problem(f"{place}.label.source", f"{source.label.source!r} is not in label_sources")
+            return None
+        return BoundLabel(
+            source.field_of(source.label),
+            source.label.source,
+            self._precedence.index(source.label.source),
+            {code: label.classes.index(name) for code, name in source.label.codes.items() if name in label.classes},
+        )
+
+    def _check_rule(self, place: str, source: Source) -> None:
+        """What a source may hold under the contract's sample rule."""
+        if isinstance(self._contract.sample, EventSample):
+            if source.key is None and source.label is not None:
+                self._problem(f"{place}.label", "name the `key` that tells which sample the label is for")
+            if source.key is None and (source.group or source.split):
+                self._problem(place, "group and split go with a `key`: they belong to one sample")
+            if source.end_of_run is not None:
+                self._problem(f"{place}.end_of_run", "the contract's samples are events, which have no runs")
+            return
+        if source.key is not None:
+            self._problem(f"{place}.key", "the contract's samples are windows, which have no keys")
+        if source.end_of_run is not None and source.features and source.end_of_run.remaining is None:
+            self._problem(
+                f"{place}.end_of_run.remaining", "every message would end the run: name the key that only the last has"
+            )
+
+    def _check_whole(self) -> None:
+        """What the sources have to give together."""
+        contract, sources = self._contract, self._map.sources
+        fed = self._keyed_at.keys() | self._tag_at.keys()
+        for index, feature in enumerate(contract.features):
+            if index not in fed and not feature.optional and not self._is_named(feature.name):
+                self._problem("sources", f"nothing feeds the required feature {feature.name!r} ({feature.unit})")
+        if len(self._precedence) > 1 and not self._map.label_sources:
+            self._problem(
+                "label_sources", f"list who has the last word, strongest first: {', '.join(self._precedence)}"
+            )
+        if len(set(self._precedence)) != len(self._precedence):
+            self._problem("label_sources", "a source stands in it twice")
+        if isinstance(contract.sample, EventSample):
+            if not any(s.key is not None and s.feeds_samples for s in sources):
+                self._problem("sources", f"no source has a `key`: nothing says when a {contract.sample.key} happens")
+
+    def _is_named(self, feature: str) -> bool:
+        """Named but not usable: that problem was said already."""
+        return any(f.feature == feature for s in self._map.sources for f in s.features)
+
+
+def _is_by_row(sources: list[BoundSource]) -> bool:
+    """One source feeds all features, each with its latest value: its messages are the rows."""
+    feeding = [s for s in sources if s.features]
+    return len(feeding) == 1 and all(f.join is Join.LAST for f in feeding[0].features) and len(feeding[0].features) > 0
+
+
+def required_features(contract: Contract) -> frozenset[int]:
+    """Positions of the features that a participant must have."""
+    return frozenset(i for i, feature in enumerate(contract.features) if not feature.optional)

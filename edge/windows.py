@@ -1,0 +1,232 @@
+"""Window samples of one instance: rows on a grid of event time, windows that never pass the end of a run. Pure.
+
+`TagGrid` makes rows out of tags that come one by one; where a message is a row already, it goes to `WindowBuilder`
+directly, so that its window is there at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.events import NAN, Tag, TagHistory
+from edge.signal_map import Join
+from uns_topics.contract import WindowSample
+
+MAX_OPEN_RUNS = 1024
+"""Runs of one instance that are open at a time; beyond it the longest silent one is given up."""
+MAX_ENDED_RUNS = 4096
+"""Ended runs whose late rows are recognised."""
+MAX_ROWS_AT_ONCE = 10_000
+"""Rows that one message may close; a longer silence cuts the run."""
+_BUFFER_ROWS = 64
+
+Row = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A window that is ready.
+
+    Attributes:
+        segment_s: event time of the first row of its run of rows without a cut; with the group it names that run.
+        step: place of its last row in that run, from 0.
+        values: shape (L, F), NaN = missing, before the run's start too.
+        rows: shape (k, F), the last k rows, which no earlier window of that run contained.
+    """
+
+    time_s: float
+    segment_s: float
+    step: int
+    values: Row
+    rows: Row
+
+
+class _Run:
+    """Rows of one group; `position` is one past the newest in the buffer."""
+
+    __slots__ = ("buffer", "context", "first_step", "handed", "last_s", "position", "segment_s", "step")
+
+    def __init__(self, time_s: float, length: int, width: int, context: int, *, first_step: int) -> None:
+        self.buffer = np.full((length - 1 + _BUFFER_ROWS, width), np.nan, np.float32)
+        self.position = length - 1
+        self.segment_s = time_s
+        self.last_s = time_s
+        self.step = -1
+        self.handed = -1
+        self.context = context
+        self.first_step = first_step
+
+    def append(self, row: Row | list[float], length: int) -> None:
+        if self.position == len(self.buffer):
+            kept = length - 1
+            self.buffer[:kept] = self.buffer[self.position - kept :].copy()
+            self.position = kept
+        self.buffer[self.position] = row
+        self.position += 1
+        self.step += 1
+
+
+class WindowBuilder:
+    """Windows out of rows.
+
+    A run is cut by a gap that is longer than `max_gap_rows` and by a change of context; after the latter nothing is
+    padded, so that no window reaches over a changeover.
+
+    Args: width: features; counters: where late rows, duplicates and cuts are counted.
+    """
+
+    def __init__(self, rule: WindowSample, width: int, counters: Counter[str]) -> None:
+        self._rule = rule
+        self._width = width
+        self._counters = counters
+        self._runs: OrderedDict[str, _Run] = OrderedDict()
+        self._ended: OrderedDict[str, float] = OrderedDict()
+
+    def row(self, group: str, time_s: float, values: Row | list[float], context: int = 0) -> Window | None:
+        """The next row of a group's run. Returns: the window that ends with it, if its turn has come."""
+        rule = self._rule
+        run = self._runs.get(group)
+        if run is None:
+            if time_s <= self._ended.get(group, -math.inf):
+                self._counters["late"] += 1
+                return None
+            run = self._open(group, time_s, context)
+        else:
+            distance_s = time_s - run.last_s
+            if distance_s <= 0:
+                self._counters["duplicate" if distance_s == 0 else "late"] += 1
+                return None
+            missing = round(distance_s / rule.period_s) - 1
+            if missing < 0:
+                self._counters["extra-row"] += 1
+                return None
+            if context != run.context:
+                run = self._open(group, time_s, context, padded=False)
+            elif missing > max_gap_rows(rule):
+                self._counters["run-cut"] += 1
+                run = self._open(group, time_s, context)
+            else:
+                for _ in range(missing):
+                    run.append([NAN] * self._width, rule.length)
+                self._runs.move_to_end(group)
+        run.append(values, rule.length)
+        run.last_s = time_s
+        return self._window(run)
+
+    def end(self, group: str, time_s: float) -> float:
+        """The group's run has ended. Returns: event time of its last row, or `time_s` where none is known."""
+        run = self._runs.pop(group, None)
+        end_s = run.last_s if run is not None else self._ended.get(group, time_s)
+        self._ended[group] = end_s
+        self._ended.move_to_end(group)
+        if len(self._ended) > MAX_ENDED_RUNS:
+            self._ended.popitem(last=False)
+        return end_s
+
+    def _open(self, group: str, time_s: float, context: int, *, padded: bool = True) -> _Run:
+        rule = self._rule
+        first_step = 0 if padded and rule.pad else rule.length - 1
+        run = _Run(time_s, rule.length, self._width, context, first_step=first_step)
+        self._runs[group] = run
+        self._runs.move_to_end(group)
+        if len(self._runs) > MAX_OPEN_RUNS:
+            self._runs.popitem(last=False)
+            self._counters["run-cut"] += 1
+        return run
+
+    def _window(self, run: _Run) -> Window | None:
+        if run.step < run.first_step or (run.step - run.first_step) % self._rule.stride:
+            return None
+        length = self._rule.length
+        values = run.buffer[run.position - length : run.position].copy()
+        fresh = min(run.step - run.handed, length)
+        run.handed = run.step
+        return Window(run.last_s, run.segment_s, run.step, values, values[length - fresh :])
+
+
+class TagGrid:
+    """Rows out of tags that come one by one: the row of time T holds what was read in (T - period, T].
+
+    A row closes when the instance's event time has passed T by the lateness; later readings of it are counted late.
+    `last` carries a value over periods without a new one up to its age; a row in which all is missing is left out.
+    """
+
+    def __init__(
+        self, width: int, tags: Mapping[int, Tag], period_s: float, lateness_s: float, counters: Counter[str]
+    ) -> None:
+        self._width = width
+        self._period_s = period_s
+        self._lateness_s = lateness_s
+        self._counters = counters
+        ages = {i: tag.max_age_s if tag.join is Join.LAST else period_s for i, tag in tags.items()}
+        self._tags = {i: Tag(tag.join, max(ages[i], period_s)) for i, tag in tags.items()}
+        self._longest_s = max((tag.max_age_s for tag in self._tags.values()), default=period_s)
+        self._histories = {
+            i: TagHistory(tag.max_age_s + lateness_s + 2 * period_s) for i, tag in self._tags.items()
+        }
+        self._next_s: float | None = None  # the row to close next
+
+    def seed(self, index: int, time_s: float, value: float) -> None:
+        """A retained reading: the last value before all others, no news."""
+        self._histories[index].add(time_s, value)
+
+    def tag(self, index: int, time_s: float, value: float) -> None:
+        """A reading of a tag."""
+        if self._next_s is None:
+            self._next_s = self._row_time_s(time_s)
+        elif time_s <= self._next_s - self._period_s:
+            self._counters["late"] += 1
+        if self._histories[index].add(time_s, value):
+            self._counters["duplicate"] += 1
+
+    def close_before(self, time_s: float) -> Iterator[tuple[float, list[float]]]:
+        """Rows that close because event time has come to `time_s`, oldest first."""
+        if self._next_s is None:
+            return
+        limit_s = time_s - self._lateness_s
+        for _ in range(MAX_ROWS_AT_ONCE):
+            if not self._next_s < limit_s:
+                return
+            row_s, self._next_s = self._next_s, self._next_s + self._period_s
+            values = self._values(row_s)
+            if values is not None:
+                yield row_s, values
+            else:
+                self._skip_silence(row_s, limit_s)
+        self._next_s = max(self._next_s, self._row_time_s(limit_s))
+
+    def close_all(self) -> Iterator[tuple[float, list[float]]]:
+        """All rows up to the newest reading: a run has ended."""
+        newest_s = max((h.newest_s for h in self._histories.values()), default=-math.inf)
+        if self._next_s is not None and newest_s > -math.inf:
+            yield from self.close_before(newest_s + self._period_s + self._lateness_s)
+
+    def _values(self, row_s: float) -> list[float] | None:
+        values = [NAN] * self._width
+        found = False
+        for index, tag in self._tags.items():
+            value = self._histories[index].join(tag.join, row_s, tag.max_age_s)
+            values[index] = value
+            found = found or value == value
+        return values if found else None
+
+    def _skip_silence(self, row_s: float, limit_s: float) -> None:
+        """Nothing was read for longer than any value is carried: go on at the next reading there may be."""
+        last_s = max((h.last_until(row_s) for h in self._histories.values()), default=-math.inf)
+        if last_s + self._longest_s < row_s:
+            following = min((h.first_after(row_s) for h in self._histories.values()), default=math.inf)
+            self._next_s = max(self._next_s or row_s, self._row_time_s(min(following, limit_s)))
+
+    def _row_time_s(self, time_s: float) -> float:
+        return math.ceil(time_s / self._period_s) * self._period_s
+
+
+def max_gap_rows(rule: WindowSample) -> int:
+    """Missing rows that a run bears before it is cut: a fifth of a window, at least 2."""
+    return max(2, math.ceil(rule.length / 5))

@@ -1,0 +1,84 @@
+"""Inference leaves: exact bytes, order, and time that never goes back."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.outputs import Outputs, Prediction, alive_topic, common_home, number
+from uns_topics.presence import Variant
+
+LINE = "acme/Werk Köln/smt/line 1"
+
+
+def prediction(time_s: float, value: float = 0.25, instance: str = LINE, key: str = "B-17") -> Prediction:
+    return Prediction(instance, key, time_s, value, 3, Variant.GLOBAL)
+
+
+def test_leaves_are_the_exact_umh_form_and_the_value_comes_last() -> None:
+    leaves = Outputs("solder-defect", "score").messages([prediction(1_700_000_000.5)])
+    root = f"{LINE}/_inference/solder-defect"
+    assert [(leaf.topic, leaf.payload, leaf.retain) for leaf in leaves] == [
+        (
+            f"{root}/event",
+            b'{"timestamp_ms":1700000000500,"key":"B-17","score":0.25,"quality":192,"model_version":3,"variant":"global"}',
+            False,
+        ),
+        (f"{root}/quality", b'{"timestamp_ms":1700000000500,"value":192}', True),
+        (f"{root}/model_version", b'{"timestamp_ms":1700000000500,"value":3}', True),
+        (f"{root}/variant", b'{"timestamp_ms":1700000000500,"value":"global"}', True),
+        (f"{root}/score", b'{"timestamp_ms":1700000000500,"value":0.25}', True),
+    ]
+
+
+def test_a_batch_gives_an_event_each_and_state_for_the_newest_of_each_instance() -> None:
+    other = "acme/lyon/smt/line2"
+    leaves = Outputs("f", "score").messages([prediction(2), prediction(3), prediction(1), prediction(1, instance=other)])
+    assert sum(leaf.topic.endswith("/event") for leaf in leaves) == 4
+    stamps = {leaf.topic: json.loads(leaf.payload)["timestamp_ms"] for leaf in leaves if leaf.retain}
+    assert stamps[f"{LINE}/_inference/f/score"] == 3000
+    assert stamps[f"{other}/_inference/f/score"] == 1000
+
+
+def test_state_never_goes_back_in_event_time() -> None:
+    outputs = Outputs("f", "score")
+    outputs.messages([prediction(10)])
+    assert [leaf.topic.rpartition("/")[2] for leaf in outputs.messages([prediction(9)])] == ["event"]
+    assert len(outputs.messages([prediction(10)])) == 5  # a new model on the same sample may speak again
+
+
+def test_every_retained_leaf_is_in_the_inventory() -> None:
+    outputs = Outputs("f", "score")
+    retained = {leaf.topic for leaf in outputs.messages([prediction(1)]) if leaf.retain}
+    assert retained == set(outputs.topics(LINE))
+
+
+def test_no_topic_is_leaf_and_parent() -> None:
+    outputs = Outputs("f", "score")
+    topics = [*(leaf.topic for leaf in outputs.messages([prediction(1)])), alive_topic("acme", "f", "berlin")]
+    assert not [(a, b) for a in topics for b in topics if b.startswith(a + "/")]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0.0"), (1.0, "1.0"), (0.1, "0.1"), (1e-9, "0.000000001"), (123456789.0, "123456789.0"), (1e-14, "0.0")],
+)
+def test_numbers_carry_a_decimal_point(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+@given(st.floats(-1e9, 1e9))
+def test_any_number_reads_back(value: float) -> None:
+    text = number(value)
+    assert "." in text
+    assert "e" not in text
+    assert math.isclose(float(text), value, rel_tol=1e-5, abs_tol=1e-11)
+
+
+def test_home_is_the_longest_common_path() -> None:
+    assert common_home(["acme/lyon/smt/line1", "acme/lyon/smt/line2"]) == "acme/lyon/smt"
+    assert common_home([LINE]) == LINE

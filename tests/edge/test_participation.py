@@ -1,0 +1,342 @@
+"""The participation core: what an edge does about what the aggregator says, in any order it is said."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from edge.downloads import STALLED_S, Subscribe, Unsubscribe
+from edge.participation import (
+    CheckTemplate,
+    Counts,
+    Effect,
+    Evaluate,
+    FinalFigures,
+    Participation,
+    PublishStatistics,
+    Swap,
+    Train,
+    VerifyVersion,
+)
+from uns_topics.codes import Reason
+from uns_topics.contract import Contract
+from uns_topics.plan import Plan, Strategy, TemplateManifest, Tolerances, Training
+from uns_topics.presence import ParticipantState, Serves, Variant, Want
+from uns_topics.rounds import ClientConfig, RoundAnnouncement, VersionManifest
+from uns_topics.template import Lineage, Network, Template, TemplateInfo, make_template
+from uns_topics.tensors import Role, Tensor, TensorTable, vector_bytes, vector_sha256
+from uns_topics.transfers import KIB, chunk_of, make_manifest
+
+CONTRACT = Contract.model_validate(
+    {
+        "federation": "solder-defect",
+        "features": [{"name": "volume", "unit": "%", "minimum": 0, "maximum": 200}],
+        "label": {"kind": "classes", "name": "solder", "classes": ["good", "defect"], "positive": "defect"},
+        "sample": {"kind": "event", "key": "board"},
+        "metric": "average_precision",
+        "quality": {"min_samples": 50},
+    }
+)
+TABLE = TensorTable(
+    tensors=(Tensor(name="network.weight", shape=(4000,), role=Role.WEIGHT, offset=0, file_offset=100),)
+)
+ENOUGH = Counts(samples=200, matured=180, new=180, trainable=100)
+
+
+def template() -> Template:
+    graph = bytes([7 << 3 | 2, 0x90, 0x7D + 0]) + bytes(0x7D * 128 + 0x10)  # field 7, one long run of bytes
+    network = Network(kind="mlp", hidden=(4,))
+    return make_template(graph, TemplateInfo(network=network, contract=CONTRACT, output="score", table=TABLE))
+
+
+TEMPLATE = template()
+
+
+def plan(generation: int = 1) -> Plan:
+    return Plan(
+        generation=generation,
+        contract=CONTRACT,
+        contract_hash=CONTRACT.meaning_sha256,
+        template=TemplateManifest(
+            sha256=TEMPLATE.sha256,
+            network=TEMPLATE.info.network,
+            table=TABLE,
+            skeleton=make_manifest(TEMPLATE.skeleton, "skeleton", 15 * KIB),
+        ),
+        strategy=Strategy(),
+        training=Training(),
+        encodings=("f32",),
+        tolerances=Tolerances(),
+    )
+
+
+def vector(version: int) -> np.ndarray:
+    return np.full(TABLE.size, version, np.float32)
+
+
+def version(number: int, epoch: int = 1, *, final: bool = False) -> VersionManifest:
+    return VersionManifest(
+        version=number,
+        sha256=vector_sha256(vector(number)),
+        generation=1,
+        epoch=epoch,
+        lineage=Lineage(origin="round", parent=number - 1),
+        full=make_manifest(vector_bytes(vector(number)), "model", 15 * KIB, version=number),
+        golden=(0.5,),
+        final=final,
+    )
+
+
+def announcement(number: int, base: int, cohort: tuple[str, ...] = ("berlin",), epoch: int = 1) -> RoundAnnouncement:
+    return RoundAnnouncement(
+        round_number=number,
+        attempt=1,
+        epoch=epoch,
+        state="open",
+        base=base,
+        base_sha256=vector_sha256(vector(base)),
+        generation=1,
+        cohort=cohort,
+        client=ClientConfig(training=Training(), encoding="f32"),
+        seed=1,
+        seconds_left=60,
+    )
+
+
+@dataclass
+class Edge:
+    """The core with a shell that answers every effect at once."""
+
+    core: Participation = field(
+        default_factory=lambda: Participation(
+            "berlin", "solder-defect", approved=CONTRACT.meaning_sha256, covers=lambda _: None
+        )
+    )
+    now: float = 0.0
+    log: list[Effect] = field(default_factory=list)
+    subscribed: set[str] = field(default_factory=set)
+    refuse: str | None = None
+
+    def do(self, effects: list[Effect]) -> list[Effect]:
+        self.log += effects
+        for effect in effects:
+            match effect:
+                case Subscribe(topics):
+                    self.subscribed |= set(topics)
+                case Unsubscribe(topics):
+                    self.subscribed -= set(topics)
+                case CheckTemplate(the_plan, _):
+                    self.do(self.core.on_template(the_plan.template.sha256, self.refuse, self.now))
+                case VerifyVersion(manifest, content):
+                    assert hashlib.sha256(content).hexdigest() == manifest.sha256
+                    self.do(self.core.on_verified(manifest, self.refuse, self.now))
+                case Swap(manifest):
+                    self.do(self.core.on_swapped(manifest.version, Variant.GLOBAL))
+        return effects
+
+    def deliver(self, content: bytes, manifest) -> None:  # type: ignore[no-untyped-def]
+        for index in range(len(manifest.chunks)):
+            self.do(self.core.on_chunk(chunk_of(content, manifest, index)))
+
+    def of(self, kind: type) -> list[Effect]:
+        return [effect for effect in self.log if isinstance(effect, kind)]
+
+    def ready(self, current: int = 1) -> Edge:
+        """Plan, template, samples, trainer and the current version are all there."""
+        self.do(self.core.on_counts(ENOUGH))
+        self.do(self.core.on_trainer(None))
+        self.do(self.core.on_plan(plan(), self.now))
+        self.deliver(TEMPLATE.skeleton, plan().template.skeleton)
+        self.serve(current)
+        return self
+
+    def serve(self, number: int, *, final: bool = False) -> None:
+        manifest = version(number, final=final)
+        self.do(self.core.on_current(manifest, self.now))
+        self.deliver(vector_bytes(vector(number)), manifest.full)
+
+
+def test_plan_skeleton_and_current_lead_to_serving() -> None:
+    edge = Edge().ready()
+    assert edge.core.serves == Serves(version=1, variant=Variant.GLOBAL)
+    status = edge.core.status(birth=1)
+    assert (status.state, status.holds_version, status.can_train, status.reason) == (
+        ParticipantState.ONLINE,
+        1,
+        True,
+        None,
+    )
+    assert edge.subscribed == set()  # nothing is subscribed to once it is whole
+    assert edge.of(PublishStatistics) == [PublishStatistics(1)]
+
+
+def test_retained_messages_in_the_opposite_order_lead_to_the_same() -> None:
+    edge = Edge()
+    edge.do(edge.core.on_round(announcement(1, 1)))
+    edge.do(edge.core.on_current(version(1), 0.0))
+    edge.do(edge.core.on_plan(plan(), 0.0))
+    edge.do(edge.core.on_counts(ENOUGH))
+    edge.do(edge.core.on_trainer(None))
+    edge.deliver(TEMPLATE.skeleton, plan().template.skeleton)
+    edge.deliver(vector_bytes(vector(1)), version(1).full)
+    assert edge.core.serves == Serves(version=1, variant=Variant.GLOBAL)
+    assert edge.of(Train) == [Train(announcement(1, 1))]
+
+
+def test_a_round_is_trained_once_however_often_it_is_announced() -> None:
+    edge = Edge().ready()
+    for _ in range(3):
+        edge.do(edge.core.on_round(announcement(1, 1)))
+    assert len(edge.of(Train)) == 1
+    assert edge.core.status(1).state is ParticipantState.TRAINING
+    edge.do(edge.core.on_trained(None))
+    edge.do(edge.core.on_round(announcement(1, 1)))
+    assert len(edge.of(Train)) == 1
+    edge.do(edge.core.on_round(announcement(2, 1)))
+    assert len(edge.of(Train)) == 2
+
+
+def test_a_round_for_others_is_not_trained() -> None:
+    edge = Edge().ready()
+    edge.do(edge.core.on_round(announcement(1, 1, cohort=("lyon",))))
+    assert edge.of(Train) == []
+
+
+def test_training_waits_for_the_base() -> None:
+    edge = Edge().ready()
+    edge.do(edge.core.on_round(announcement(2, 2)))
+    assert edge.of(Train) == []
+    edge.serve(2)
+    assert edge.of(Train) == [Train(announcement(2, 2))]
+
+
+def test_a_lower_epoch_is_ignored_from_then_on() -> None:
+    edge = Edge().ready()
+    edge.do(edge.core.on_round(announcement(1, 1, epoch=3)))
+    edge.do(edge.core.on_trained(None))
+    edge.do(edge.core.on_round(announcement(2, 1, epoch=2)))
+    edge.do(edge.core.on_current(version(5, epoch=2), 0.0))
+    assert len(edge.of(Train)) == 1
+    assert edge.core.serves == Serves(version=1, variant=Variant.GLOBAL)
+
+
+def test_candidate_and_current_are_compared_once() -> None:
+    edge = Edge().ready()
+    for _ in range(2):
+        edge.do(edge.core.on_candidate(version(2), 0.0))
+        edge.deliver(vector_bytes(vector(2)), version(2).full)
+    assert edge.of(Evaluate) == [Evaluate(version(2), version(1))]
+    assert edge.core.serves == Serves(version=1, variant=Variant.GLOBAL)
+    edge.do(edge.core.on_current(version(2), 0.0))
+    edge.do(edge.core.on_candidate(None, 0.0))
+    assert edge.core.serves == Serves(version=2, variant=Variant.GLOBAL)
+
+
+def test_a_promoted_candidate_is_not_fetched_again() -> None:
+    edge = Edge().ready()
+    edge.do(edge.core.on_candidate(version(2), 0.0))
+    edge.deliver(vector_bytes(vector(2)), version(2).full)
+    before = len(edge.of(Subscribe))
+    edge.do(edge.core.on_current(version(2), 0.0))
+    assert len(edge.of(Subscribe)) == before
+
+
+def test_the_last_version_brings_the_final_figures_once() -> None:
+    edge = Edge().ready()
+    for _ in range(2):
+        edge.do(edge.core.on_current(version(1, final=True), 0.0))
+    assert edge.of(FinalFigures) == [FinalFigures(version(1, final=True))]
+
+
+def test_a_contract_that_was_not_approved_puts_it_on_hold() -> None:
+    edge = Edge(Participation("berlin", "solder-defect", approved="f" * 64, covers=lambda _: None))
+    edge.do(edge.core.on_counts(ENOUGH))
+    edge.do(edge.core.on_trainer(None))
+    edge.do(edge.core.on_plan(plan(), 0.0))
+    status = edge.core.status(1)
+    assert (status.state, status.reason, status.can_train) == (
+        ParticipantState.HOLD,
+        Reason.CONTRACT_NOT_APPROVED,
+        False,
+    )
+    assert status.contract_hash == "f" * 64
+    assert edge.subscribed == set()
+    assert edge.of(PublishStatistics) == []
+
+
+def test_a_map_that_does_not_cover_the_contract_is_said() -> None:
+    edge = Edge(Participation("berlin", "solder-defect", approved=None, covers=lambda _: "no source for volume"))
+    edge.do(edge.core.on_plan(plan(), 0.0))
+    assert edge.core.status(1).reason is Reason.CONTRACT_NOT_COVERED
+
+
+@pytest.mark.parametrize(
+    ("prepare", "reason"),
+    [
+        (lambda core: core.on_trainer(Reason.TRAINER_OUT_OF_MEMORY), Reason.TRAINER_OUT_OF_MEMORY),
+        (lambda core: core.on_counts(Counts(samples=60, matured=50, new=50, trainable=49)), Reason.TOO_FEW_SAMPLES),
+        (lambda core: core.on_counts(ENOUGH, Reason.DATA_QUALITY), Reason.DATA_QUALITY),
+    ],
+)
+def test_why_it_cannot_train_is_said_and_inference_goes_on(prepare, reason: Reason) -> None:  # type: ignore[no-untyped-def]
+    edge = Edge().ready()
+    edge.do(prepare(edge.core))
+    edge.do(edge.core.on_round(announcement(1, 1)))
+    status = edge.core.status(1)
+    assert (status.can_train, status.reason, status.serves) == (False, reason, Serves(version=1, variant=Variant.GLOBAL))
+    assert edge.of(Train) == []
+
+
+def test_a_failed_training_leaves_the_round_to_the_others() -> None:
+    edge = Edge().ready()
+    edge.do(edge.core.on_round(announcement(1, 1)))
+    edge.do(edge.core.on_trained(Reason.TRAINER_FAILED))
+    assert edge.core.status(1).reason is Reason.TRAINER_FAILED
+    edge.do(edge.core.on_trainer(None))
+    assert len(edge.of(Train)) == 1
+    edge.do(edge.core.on_round(announcement(2, 1)))
+    assert len(edge.of(Train)) == 2
+
+
+def test_a_refused_version_is_not_served_and_not_fetched_again() -> None:
+    edge = Edge().ready()
+    edge.refuse = "golden outputs differ"
+    edge.serve(2)
+    assert edge.core.serves == Serves(version=1, variant=Variant.GLOBAL)
+    assert edge.core.status(1).reason is Reason.MODEL_REFUSED
+    before = len(edge.of(Subscribe))
+    edge.do(edge.core.on_current(version(2), 0.0))
+    assert len(edge.of(Subscribe)) == before
+
+
+def test_a_reconnect_asks_only_for_what_is_missing() -> None:
+    edge = Edge()
+    edge.do(edge.core.on_plan(plan(), 0.0))
+    manifest = plan().template.skeleton
+    edge.do(edge.core.on_chunk(chunk_of(TEMPLATE.skeleton, manifest, 0)))
+    (subscribe,) = edge.do(edge.core.on_connected(1.0))
+    assert isinstance(subscribe, Subscribe)
+    assert [t.rpartition("/")[2] for t in subscribe.topics] == [str(i) for i in range(1, len(manifest.chunks))]
+
+
+def test_what_stalls_is_asked_for_in_the_status() -> None:
+    edge = Edge()
+    edge.do(edge.core.on_plan(plan(), 0.0))
+    assert edge.core.status(1).wants == ()
+    assert edge.core.downloads.deadline == STALLED_S
+    edge.do(edge.core.on_time(STALLED_S))
+    assert edge.core.status(1).wants == (Want.SKELETON,)
+
+
+def test_a_plan_in_other_chunks_replaces_the_open_fetch() -> None:
+    edge = Edge()
+    edge.do(edge.core.on_plan(plan(), 0.0))
+    skeleton = make_manifest(TEMPLATE.skeleton, "skeleton", 20 * KIB)
+    rechunked = plan().model_copy(update={"template": plan().template.model_copy(update={"skeleton": skeleton})})
+    edge.do(edge.core.on_plan(rechunked, 0.0))
+    assert len(edge.subscribed) == len(skeleton.chunks)
+    edge.deliver(TEMPLATE.skeleton, skeleton)
+    assert edge.of(CheckTemplate)

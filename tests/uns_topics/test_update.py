@@ -1,0 +1,140 @@
+"""The update codec: aligned, readable by any msgpack reader, bounded, and strict."""
+
+from __future__ import annotations
+
+import contextlib
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from uns_topics.encodings import EncodingError, encoding
+from uns_topics.envelope import PayloadError
+from uns_topics.tensors import Role, Tensor, TensorTable
+from uns_topics.update import (
+    UpdateHeader,
+    decode_update,
+    encode_update,
+    max_update_bytes,
+    pack_groups,
+    unpack_groups,
+)
+
+TABLE = TensorTable(
+    tensors=(
+        Tensor(name="standardise.mean", shape=(1, 2), role=Role.FROZEN, offset=0, file_offset=0),
+        Tensor(name="network.weight", shape=(3, 2), role=Role.WEIGHT, offset=2, file_offset=100),
+        Tensor(name="network.running_var", shape=(2,), role=Role.BUFFER, offset=8, file_offset=200),
+        Tensor(name="network.bias", shape=(3,), role=Role.WEIGHT, offset=10, file_offset=300),
+        Tensor(name="calibration.scale", shape=(), role=Role.LOCAL, offset=13, file_offset=400),
+    )
+)
+DELTA = np.arange(14, dtype=np.float32) / 8  # exact in f16 too
+
+
+def header(groups, **changes) -> UpdateHeader:  # type: ignore[no-untyped-def]
+    fields = {
+        "federation": "f", "participant": "berlin", "round_number": 3, "attempt": 1, "base": "a" * 64,
+        "generation": 1, "num_examples": 120, "num_steps": 50, "groups": groups,
+    }  # fmt: skip
+    return UpdateHeader(**{**fields, **changes})
+
+
+def update(name: str = "f32") -> bytes:
+    groups, body = pack_groups(DELTA, TABLE, name)
+    return encode_update(header(groups), body)
+
+
+@pytest.mark.parametrize("name", ["f32", "f16"])
+def test_weights_and_buffers_travel_and_nothing_else(name: str) -> None:
+    decoded = decode_update(update(name), 10_000)
+    expected = DELTA.copy()
+    expected[[0, 1, 13]] = 0  # frozen and local never leave
+    np.testing.assert_array_equal(unpack_groups(decoded, TABLE), expected)
+
+
+def test_the_body_is_aligned_and_any_msgpack_reader_can_read_it() -> None:
+    raw = update()
+    fields, pad, body = msgpack.unpackb(raw)
+    assert fields["num_examples"] == 120
+    assert not any(pad)
+    assert raw.index(body) % 64 == 0
+    assert len(body) == 4 * (9 + 2)
+
+
+def test_f16_halves_the_weights_and_leaves_buffers_whole() -> None:
+    groups, body = pack_groups(DELTA, TABLE, "f16")
+    assert [(g.name, g.encoding, g.bytes) for g in groups] == [("delta", "f16", 18), ("buffer", "f32", 8)]
+    assert len(body) == 26
+
+
+def test_every_truncation_and_every_byte_too_many_is_refused() -> None:
+    raw = update()
+    for cut in range(len(raw)):
+        with pytest.raises(PayloadError):
+            decode_update(raw[:cut], 10_000)
+    with pytest.raises(PayloadError):
+        decode_update(raw + b"\0", 10_000)
+
+
+def test_a_size_over_the_bound_is_refused_before_it_is_read() -> None:
+    with pytest.raises(PayloadError, match="at most"):
+        decode_update(update(), len(update()) - 1)
+    assert len(update()) <= max_update_bytes(TABLE, ("f32",))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"note": "row 17 of line 3"}, {"round_number": 0}, {"base": "xyz"}, {"num_examples": -1}, {"metrics": {"a": "b"}}],
+)
+def test_a_header_is_closed(changes: dict[str, object]) -> None:
+    groups, body = pack_groups(DELTA, TABLE, "f32")
+    fields = {**header(groups).model_dump(mode="python"), **changes}
+    head = msgpack.packb(fields)
+    pad = -(1 + len(head) + 2 + 5) % 64
+    raw = b"\x93" + head + b"\xc4" + bytes([pad]) + bytes(pad) + b"\xc6" + len(body).to_bytes(4, "big") + body
+    with pytest.raises(PayloadError):
+        decode_update(raw, 10_000)
+
+
+def test_a_pad_that_carries_something_is_refused() -> None:
+    raw = update()
+    body_at = raw.index(msgpack.unpackb(raw)[2])
+    pad = len(msgpack.unpackb(raw)[1])
+    assert pad > 0
+    smuggled = raw[: body_at - 5 - pad] + b"x" * pad + raw[body_at - 5 :]
+    with pytest.raises(PayloadError, match="pad"):
+        decode_update(smuggled, 10_000)
+
+
+def test_a_group_of_the_wrong_size_does_not_fit() -> None:
+    groups, body = pack_groups(DELTA, TABLE, "f32")
+    short = groups[0].model_copy(update={"elements": 8})
+    with pytest.raises(ValueError, match="doesn't fit the table"):
+        unpack_groups(decode_update(encode_update(header((short, groups[1])), body), 10_000), TABLE)
+    without = encode_update(header((groups[0],)), body[: groups[0].bytes])
+    with pytest.raises(ValueError, match="the table has buffers"):
+        unpack_groups(decode_update(without, 10_000), TABLE)
+
+
+def test_an_unknown_encoding_names_the_valid_ones() -> None:
+    with pytest.raises(EncodingError, match="f32, f16"):
+        encoding("gzip")
+
+
+def test_f16_refuses_what_it_cannot_carry() -> None:
+    with pytest.raises(EncodingError, match="f16"):
+        encoding("f16").encode(np.array([70_000.0], np.float32))
+    with pytest.raises(EncodingError, match="f16"):
+        encoding("f16").encode(np.array([np.nan], np.float32))
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=200), st.integers(0, 150))
+def test_mutated_updates_are_read_or_refused(noise: bytes, at: int) -> None:
+    raw = bytearray(update())
+    raw[at : at + len(noise)] = noise
+    with contextlib.suppress(ValueError):
+        unpack_groups(decode_update(bytes(raw), 10_000), TABLE)
