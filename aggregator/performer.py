@@ -35,6 +35,7 @@ from uns_topics.rounds import Receipt
 from uns_topics.template import Lineage
 from uns_topics.tensors import Role
 
+KEPT_VECTORS = 20
 _LOG = logging.getLogger("headgate.aggregator")
 
 
@@ -93,7 +94,7 @@ class Performer:
                 self._showcase.refresh_status()
             case PublishHistory():
                 await self._showcase.show_history()
-                await asyncio.to_thread(self._workshop.store.prune, self._core.state.last_round)
+                await asyncio.to_thread(tidy, self._workshop, self._core.state)
             case PublishCurrent():
                 await self._showcase.show_versions()
             case PublishCandidate():
@@ -119,6 +120,14 @@ class Performer:
             self._core.submit(WorkFailed(version=version, detail=f"{type(error).__name__}: {error}"[:500]))
         else:
             self._core.submit(event, attachments)
+
+
+def tidy(workshop: Workshop, state: State) -> None:
+    """Let go of what neither recovery nor a look back needs."""
+    workshop.store.prune(state.last_round)
+    if state.candidate is None:  # else a vector may be on disk whose version is not recorded yet
+        current = (state.current.version, state.current.sha256)
+        workshop.registry.prune([*workshop.store.newest_versions(KEPT_VECTORS), current])
 
 
 def aggregate(workshop: Workshop, state: State, effect: Aggregate) -> tuple[Event, dict[str, bytes]]:

@@ -43,6 +43,7 @@ class Publisher:
         self._on_too_large = on_too_large
         self._wanted: dict[str, Payload | None] = {}
         self._chunks: set[str] = set()
+        self._bulk: set[str] = set()
         self._dirty: dict[str, int] = {}
         self._revision = 0
         self._up = False
@@ -52,11 +53,13 @@ class Publisher:
         self._changed = asyncio.Condition()
         self._wake = asyncio.Event()
 
-    def put(self, topic: str, payload: Payload, *, chunk: bool = False) -> None:
-        """This topic should hold this, from now on."""
+    def put(self, topic: str, payload: Payload, *, chunk: bool = False, after_chunks: bool = False) -> None:
+        """This topic should hold this, from now on; `after_chunks`: sent behind the chunks that are due already."""
         self._wanted[topic] = payload
         if chunk:
             self._chunks.add(topic)
+        if chunk or after_chunks:
+            self._bulk.add(topic)
         self._mark(topic)
 
     def clear(self, topic: str) -> None:
@@ -74,16 +77,20 @@ class Publisher:
         """Topics under a prefix that should hold something."""
         return tuple(t for t, payload in self._wanted.items() if payload is not None and t.startswith(prefix))
 
+    def is_flushed(self, topics: Collection[str]) -> bool:
+        """Whether the broker has acknowledged what these should hold now."""
+        return not any(topic in self._dirty for topic in topics)
+
     async def flushed(self, topics: Collection[str]) -> None:
         """Return when the broker has acknowledged what these should hold now."""
         async with self._changed:
-            await self._changed.wait_for(lambda: not any(t in self._dirty for t in topics))
+            await self._changed.wait_for(lambda: self.is_flushed(topics))
 
     def on_up(self) -> None:
-        """A new connection: everything anew, people's topics before chunks."""
+        """A new connection: everything anew; small topics, then chunks, then what stands for them."""
         self._up = True
         self._session += 1
-        for topic in sorted(self._wanted, key=lambda t: t in self._chunks):
+        for topic in sorted(self._wanted, key=lambda t: (t in self._bulk) + (t in self._bulk - self._chunks)):
             self._mark(topic)
 
     def on_down(self) -> None:
@@ -111,15 +118,15 @@ class Publisher:
         self._wake.set()
 
     def _next(self) -> str | None:
-        """The oldest due topic, chunks last: a heartbeat must not wait for a model."""
-        chunk = None
+        """The oldest due topic, bulk last: a heartbeat must not wait for a model."""
+        bulk = None
         for topic in self._dirty:
             if topic in self._in_flight:
                 continue
-            if topic not in self._chunks:
+            if topic not in self._bulk:
                 return topic
-            chunk = chunk or topic
-        return chunk
+            bulk = bulk or topic
+        return bulk
 
     async def _send(self, topic: str) -> None:
         revision, session = self._dirty[topic], self._session
@@ -136,6 +143,7 @@ class Publisher:
             if payload is None and self._wanted.get(topic) is None:
                 self._wanted.pop(topic, None)
                 self._chunks.discard(topic)
+                self._bulk.discard(topic)
             await self._settle(topic, revision)
         finally:
             self._in_flight.discard(topic)

@@ -6,7 +6,7 @@ Everything blocks on disk or onnxruntime and is called in a thread.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from aggregator.vectors import VectorFiles
@@ -52,6 +52,10 @@ class Registry:
     def vector(self, version: int, sha256: str) -> Vector:
         """A version's vector. Raises: VectorError."""
         return self._vectors.read(version, sha256, self._template.table.size)
+
+    def prune(self, kept: Iterable[tuple[int, str]]) -> None:
+        """Remove the vectors of all versions but these."""
+        self._vectors.keep_only(kept)
 
     def prepare(self, version: int, vector: Vector, lineage: Lineage, epoch: int, chunk_bytes: int) -> VersionManifest:
         """The manifest of a version. Raises: PrepareError: outputs that are not finite."""

@@ -53,6 +53,8 @@ class Showcase:
         self._publisher = publisher
         self._writer = writer
         self._held: dict[int, Held] = {}
+        self._chunked: dict[str, TransferManifest] = {}
+        self._cleared: set[str] = set()
         self._showing = asyncio.Lock()
         self._repeated: dict[Want, float] = {}
         self._birth = 0
@@ -180,9 +182,13 @@ class Showcase:
             final = kind is Kind.MODEL_CURRENT and state.phase is Phase.RESTING
             return manifest.model_copy(update={"epoch": state.epoch, "final": final})
 
-        self._put(kind, now)
+        self._put(kind, now, after_chunks=True)
 
     async def _show_chunks(self, name: str, manifest: TransferManifest, content: bytes) -> None:
+        if self._chunked.get(name) == manifest:
+            return
+        self._chunked[name] = manifest
+        self._cleared.discard(name)
         inventory = await self._inventory()
         count = max(len(manifest.chunks), inventory.get(name, 0))
         if inventory.get(name) != count:
@@ -196,12 +202,20 @@ class Showcase:
 
     async def _clear_superseded(self, kept: set[str]) -> None:
         inventory = await self._inventory()
-        gone = {name: count for name, count in inventory.items() if name not in kept and name != _SKELETON}
-        for name, count in gone.items():
-            for index in range(count):
-                self._publisher.clear(self._chunk_topic(name, index))
+        gone: set[str] = set()
+        for name, count in inventory.items():
+            if name in kept or name == _SKELETON:
+                continue
+            topics = [self._chunk_topic(name, index) for index in range(count)]
+            if name not in self._cleared:
+                self._cleared.add(name)
+                self._chunked.pop(name, None)
+                for topic in topics:
+                    self._publisher.clear(topic)
+            elif self._publisher.is_flushed(topics):
+                gone.add(name)  # not before the broker has forgotten them: it may be away, or we may be killed
         if gone:
-            # Cleared before it is forgotten where the broker is there; a crash in between clears them once more.
+            self._cleared -= gone
             await self._write_inventory({name: count for name, count in inventory.items() if name not in gone})
 
     async def _inventory(self) -> dict[str, int]:
@@ -211,8 +225,8 @@ class Showcase:
     async def _write_inventory(self, inventory: dict[str, int]) -> None:
         await asyncio.to_thread(self._store.put, _INVENTORY, inventory)
 
-    def _put(self, kind: Kind, body: Callable[[], Value]) -> None:
-        self._publisher.put(self._topic(kind), lambda: self._writer.seal(body()))
+    def _put(self, kind: Kind, body: Callable[[], Value], *, after_chunks: bool = False) -> None:
+        self._publisher.put(self._topic(kind), lambda: self._writer.seal(body()), after_chunks=after_chunks)
 
     def _topic(self, kind: Kind) -> str:
         return str(FlTopic(self._federation, kind))

@@ -197,6 +197,13 @@ class Store:
             return None
         return row.sha256, None if row.manifest is None else VersionManifest.model_validate_json(row.manifest)
 
+    def newest_versions(self, count: int) -> list[tuple[int, str]]:
+        """Numbers and SHA-256 of the newest versions."""
+        t = tables.versions
+        query = select(t.c.version, t.c.sha256).order_by(t.c.version.desc()).limit(count)
+        with self._transaction() as connection:
+            return [(row.version, row.sha256) for row in connection.execute(query)]
+
     def lineage(self, number: int) -> str:
         """A version's lineage as JSON. Raises: KeyError."""
         t = tables.versions

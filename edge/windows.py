@@ -170,7 +170,7 @@ class TagGrid:
         self._histories = {
             i: TagHistory(tag.max_age_s + lateness_s + 2 * period_s) for i, tag in self._tags.items()
         }
-        self._next_s: float | None = None  # the row to close next
+        self._next: int | None = None  # the row to close next, in periods since the epoch
 
     def seed(self, index: int, time_s: float, value: float) -> None:
         """A retained reading: the last value before all others, no news."""
@@ -178,33 +178,33 @@ class TagGrid:
 
     def tag(self, index: int, time_s: float, value: float) -> None:
         """A reading of a tag."""
-        if self._next_s is None:
-            self._next_s = self._row_time_s(time_s)
-        elif time_s <= self._next_s - self._period_s:
+        row = self._row_of(time_s)
+        if self._next is None:
+            self._next = row
+        elif row < self._next:
             self._counters["late"] += 1
         if self._histories[index].add(time_s, value):
             self._counters["duplicate"] += 1
 
     def close_before(self, time_s: float) -> Iterator[tuple[float, list[float]]]:
         """Rows that close because event time has come to `time_s`, oldest first."""
-        if self._next_s is None:
-            return
         limit_s = time_s - self._lateness_s
         for _ in range(MAX_ROWS_AT_ONCE):
-            if not self._next_s < limit_s:
+            if self._next is None or not self._next * self._period_s < limit_s:
                 return
-            row_s, self._next_s = self._next_s, self._next_s + self._period_s
+            row_s = self._next * self._period_s
+            self._next += 1
             values = self._values(row_s)
             if values is not None:
                 yield row_s, values
             else:
                 self._skip_silence(row_s, limit_s)
-        self._next_s = max(self._next_s, self._row_time_s(limit_s))
+        self._next = max(self._next or 0, self._row_of(limit_s))
 
     def close_all(self) -> Iterator[tuple[float, list[float]]]:
         """All rows up to the newest reading: a run has ended."""
         newest_s = max((h.newest_s for h in self._histories.values()), default=-math.inf)
-        if self._next_s is not None and newest_s > -math.inf:
+        if newest_s > -math.inf:
             yield from self.close_before(newest_s + self._period_s + self._lateness_s)
 
     def _values(self, row_s: float) -> list[float] | None:
@@ -220,11 +220,11 @@ class TagGrid:
         """Nothing was read for longer than any value is carried: go on at the next reading there may be."""
         last_s = max((h.last_until(row_s) for h in self._histories.values()), default=-math.inf)
         if last_s + self._longest_s < row_s:
-            following = min((h.first_after(row_s) for h in self._histories.values()), default=math.inf)
-            self._next_s = max(self._next_s or row_s, self._row_time_s(min(following, limit_s)))
+            following_s = min((h.first_after(row_s) for h in self._histories.values()), default=math.inf)
+            self._next = max(self._next or 0, self._row_of(min(following_s, limit_s)))
 
-    def _row_time_s(self, time_s: float) -> float:
-        return math.ceil(time_s / self._period_s) * self._period_s
+    def _row_of(self, time_s: float) -> int:
+        return math.ceil(time_s / self._period_s)
 
 
 def max_gap_rows(rule: WindowSample) -> int:

@@ -1,0 +1,128 @@
+"""The whole loop with the real processes on real Mosquitto."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.aio import run
+from tests.e2e.federation import NUMPY_TRAINER, federation
+from tests.servers import Server, mosquitto
+from uns_topics.presence import ParticipantState
+
+pytestmark = [pytest.mark.broker, pytest.mark.e2e, pytest.mark.timeout(150)]
+
+PLANTS = ("berlin", "lyon")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "trainer"), [("3.1.1", NUMPY_TRAINER), ("5", None)], ids=["3.1.1-numpy", "5-torch"]
+)
+def test_two_plants_learn_one_model_and_serve_it(
+    tmp_path: Path, base_model: Path, mosquitto_server: Server, protocol: str, trainer: tuple[str, ...] | None
+) -> None:
+    async def main() -> None:
+        async with federation(tmp_path, mosquitto_server, protocol=protocol, trainer=trainer) as f:
+            for plant in PLANTS:
+                await f.start_edge(plant)
+            for plant in PLANTS:
+                await f.listening(plant)
+                await f.publish_boards(plant, 150)
+            await f.start_aggregator(base_model)
+            await f.until(lambda: f.view.resting, "the last round")
+            history = f.view.history
+            assert history is not None
+            assert [summary.round_number for summary in history.rounds] == [1, 2]
+            assert {summary.result for summary in history.rounds} <= {"promoted", "refused"}
+            for summary in history.rounds:
+                assert {(p.participant, p.outcome) for p in summary.participants} == {(p, "accepted") for p in PLANTS}
+            assert f.view.current is not None
+            current = f.view.current.version
+            assert current >= 1
+            for plant in PLANTS:
+                await f.until(lambda plant=plant: f.holds(plant, current), f"{plant} holds version {current}")
+                await f.publish_boards(plant, 1)
+                await f.until(lambda plant=plant: f.scores(plant, current), f"{plant} serves version {current}")
+            # A clean stop says so before it disconnects.
+            assert await f.stop("berlin") == 0
+            await f.until(lambda: _state(f, "berlin") is ParticipantState.OFFLINE, "berlin's death certificate")
+            assert await f.stop("aggregator") == 0
+
+    run(main(), timeout_s=140)
+
+
+def _state(f, participant: str) -> ParticipantState | None:  # type: ignore[no-untyped-def]
+    status = f.view.participants[participant].status
+    return status.state if status is not None else None
+
+
+def test_a_late_joiner_is_served_at_once(tmp_path: Path, base_model: Path, mosquitto_server: Server) -> None:
+    async def main() -> None:
+        async with federation(tmp_path, mosquitto_server) as f:
+            for plant in PLANTS:
+                await f.start_edge(plant)
+                await f.listening(plant)
+                await f.publish_boards(plant, 120)
+            await f.start_aggregator(base_model)
+            await f.until(lambda: f.view.resting, "the last round")
+            assert f.view.current is not None
+            current = f.view.current.version
+            await f.start_edge("porto")
+            await f.until(lambda: f.holds("porto", current), "porto holds the current version")
+            await f.publish_boards("porto", 1)
+            await f.until(lambda: f.scores("porto", current), "porto serves the current version")
+
+    run(main(), timeout_s=140)
+
+
+def test_a_participant_killed_in_a_round_is_noticed_and_the_round_goes_on(
+    tmp_path: Path, base_model: Path, mosquitto_server: Server
+) -> None:
+    async def main() -> None:
+        async with federation(tmp_path, mosquitto_server, tolerances={"rounds": 1, "grace_s": 0.5}) as f:
+            for plant in PLANTS:
+                await f.start_edge(plant)
+            # This trainer never answers: its participant is in the cohort and will not deliver.
+            await f.start_edge("porto", trainer={"command": [*NUMPY_TRAINER, "--hang-on", "train"]})
+            for plant in (*PLANTS, "porto"):
+                await f.listening(plant)
+                await f.publish_boards(plant, 120)
+            await f.start_aggregator(base_model)
+            await f.until(
+                lambda: f.view.round is not None and "porto" in f.view.round.cohort, "a round that counts on porto"
+            )
+            await f.until(lambda: _state(f, "porto") is ParticipantState.TRAINING, "porto trains")
+            await f.stop("porto", signal.SIGKILL)
+            await f.until(lambda: _state(f, "porto") is ParticipantState.OFFLINE, "porto's will")
+            await f.until(lambda: f.view.resting, "the round's end")
+            assert f.view.history is not None
+            (summary,) = f.view.history.rounds
+            assert summary.result in ("promoted", "refused")
+            outcomes = {p.participant: p.outcome for p in summary.participants}
+            assert outcomes == {"berlin": "accepted", "lyon": "accepted", "porto": "absent"}
+
+    run(main(), timeout_s=140)
+
+
+@pytest.mark.parametrize("protocol", ["3.1.1", "5"])
+def test_a_broker_with_a_small_packet_limit(tmp_path: Path, protocol: str, wide_model: Path) -> None:
+    """256 KiB chunks meet a limit of 64 KiB: both directions lower them until they pass."""
+
+    async def main(server: Server) -> None:
+        async with federation(tmp_path, server, protocol=protocol, tolerances={"rounds": 1}) as f:
+            for plant in PLANTS:
+                await f.start_edge(plant)
+                await f.listening(plant)
+                await f.publish_boards(plant, 120)
+            await f.start_aggregator(wide_model)
+            await f.until(lambda: f.view.resting, "the last round", timeout_s=120)
+            assert f.view.history is not None
+            (summary,) = f.view.history.rounds
+            assert {p.outcome for p in summary.participants} == {"accepted"}
+            assert f.view.plan is not None
+            assert f.view.plan.chunk_bytes < 64 * 1024
+
+    with mosquitto(max_packet_size=64 * 1024) as server:
+        run(main(server), timeout_s=140)
