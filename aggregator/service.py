@@ -9,8 +9,7 @@ import time
 from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
-
-from uns_topics.golden import golden_outputs
+from typing import TypeVar
 
 from aggregator import announce
 from aggregator.config import AggregatorConfig
@@ -62,6 +61,9 @@ class ExitCode(IntEnum):
     FENCED = 5
 
 
+Failure = TypeVar("Failure", bound=Exception)
+
+
 class _Stop(Exception):
     """Ends the service with this exit code."""
 
@@ -71,7 +73,7 @@ class _Stop(Exception):
 
 
 def wall_clock() -> Callable[[], float]:
-    """Seconds that mean the same after a restart and never jump in between: wall time at start, monotonic from there."""
+    """Seconds that mean the same after a restart and never jump: wall time at start, monotonic from there."""
     offset = time.time() - time.monotonic()
     return lambda: offset + time.monotonic()
 
@@ -83,7 +85,7 @@ async def run_aggregator(
     takeover: bool = False,
     from_model: Path | None = None,
     connector: Connector | None = None,
-    golden: Golden = golden_outputs,
+    golden: Golden | None = None,
     clock: Callable[[], float] | None = None,
     settle_s: float = SETTLE_S,
 ) -> int:
@@ -102,7 +104,7 @@ async def run_aggregator(
             try:
                 now = clock or wall_clock()
                 foundation = await asyncio.to_thread(
-                    found, config, from_model, store, golden, now(), store.get(_CHUNK_LIMIT)
+                    found, config, from_model, store, golden or _onnxruntime(), now(), store.get(_CHUNK_LIMIT)
                 )
                 service = _Service(
                     config, foundation, store, connector or AiomqttConnector(config.broker), now, takeover, settle_s
@@ -116,6 +118,12 @@ async def run_aggregator(
     except BrokerRefused as error:
         _LOG.error("%s", error)
         return ExitCode.BROKER_REFUSED
+
+
+def _onnxruntime() -> Golden:
+    from uns_topics.golden import golden_outputs  # onnxruntime takes its time to import
+
+    return golden_outputs
 
 
 class _Service:
@@ -182,6 +190,8 @@ class _Service:
         await asyncio.to_thread(self._store.put, "boots", self._boots)
         left = await asyncio.to_thread(self._store.pending)
         self._core.submit(self._started)
+        code = ExitCode.OK
+        problem: Exception | None = None
         try:
             async with self._group as group:
                 group.create_task(self._core.run(), name="aggregator core")
@@ -195,10 +205,12 @@ class _Service:
                     self._performer.perform(effect)
                 group.create_task(self._hold_link(), name="aggregator link")
         except* _Stop as stopped:
-            return _code_of(stopped)
+            code = _first(stopped).code
         except* (BrokerRefused, BrokerMisconfigured, PlanError) as errors:
-            raise errors.exceptions[0] from None
-        return ExitCode.OK
+            problem = _first(errors)
+        if problem is not None:
+            raise problem
+        return code
 
     # Connection -------------------------------------------------------------------------------------------------------
 
@@ -232,18 +244,18 @@ class _Service:
         self._intake.on_message(message)
 
     async def _until_stopped(self, stop: asyncio.Event) -> None:
-        stopping = asyncio.ensure_future(stop.wait())
-        try:
-            await asyncio.wait({stopping, self._ended}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stopping.cancel()
-        code = self._ended.result() if self._ended.done() else ExitCode.OK
-        if code is ExitCode.OK:
+        self._group.create_task(self._on_stop(stop), name="aggregator stop wanted")
+        code = await self._ended
+        if code is ExitCode.OK and self._fenced:
             death = announce.death(self._core.state, max(1, self._birth))
             await self._link.close((self._status_topic, self._writer.seal(death), 1, True))
-        else:  # somebody else runs the federation: what stands on `down/status` is theirs
+        else:  # what stands on `down/status` is somebody else's
             await self._link.close()
         raise _Stop(code)
+
+    async def _on_stop(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._end(ExitCode.OK)
 
     def _end(self, code: ExitCode) -> None:
         if not self._ended.done():
@@ -362,6 +374,7 @@ class _Service:
             _LOG.error("the broker refused a receipt for %s: %s", participant, error)
 
 
-def _code_of(group: BaseExceptionGroup[_Stop]) -> ExitCode:
-    first = group.exceptions[0]
-    return first.code if isinstance(first, _Stop) else _code_of(first)
+def _first(group: BaseExceptionGroup[Failure]) -> Failure:
+    """The first exception of a group of groups."""
+    found = group.exceptions[0]
+    return _first(found) if isinstance(found, BaseExceptionGroup) else found

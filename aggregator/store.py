@@ -83,6 +83,7 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self._lock = threading.Lock()
+        self._closed = False
         options: dict[str, Any] = {}
         if url.startswith("sqlite"):
             options = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
@@ -102,8 +103,10 @@ class Store:
         self._next_effect = 1 + max((p.id for p in self.pending()), default=0)
 
     def close(self) -> None:
-        """Let go of the database."""
-        self._engine.dispose()
+        """Let go of the database, after what a thread is writing now."""
+        with self._lock:
+            self._closed = True
+            self._engine.dispose()
 
     # Events -----------------------------------------------------------------------------------------------------------
 
@@ -255,8 +258,11 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
-        with self._lock, self._engine.begin() as connection:
-            yield connection
+        with self._lock:
+            if self._closed:  # a thread whose task was cancelled at the end
+                raise StoreError("the store is closed")
+            with self._engine.begin() as connection:
+                yield connection
 
 
 def _durable(connection: Any, record: object) -> None:

@@ -35,6 +35,7 @@ class Dataset:
         parts: shape (N,), uint8: see `Part`.
         times: shape (N,), float64: event time, seconds since the epoch.
         instances: shape (N,), int64: index of the instance.
+        groups: shape (N,), int64: samples of one group (panel, engine) are never split and are drawn together.
         length: steps of a window sample; None for event samples.
     """
 
@@ -45,6 +46,7 @@ class Dataset:
     parts: npt.NDArray[np.uint8]
     times: npt.NDArray[np.float64]
     instances: npt.NDArray[np.int64]
+    groups: npt.NDArray[np.int64]
     length: int | None = None
 
     def __len__(self) -> int:
@@ -62,7 +64,7 @@ class Dataset:
         stop = self.windows[index, 1]
         steps = stop[:, None] - np.arange(self.length, 0, -1)[None]  # (n, length)
         missing = steps < self.windows[index, 0][:, None]
-        gathered = self.rows[np.where(missing, 0, steps)]
+        gathered: npt.NDArray[np.float32] = self.rows[np.where(missing, 0, steps)]
         gathered[missing] = np.nan
         return gathered
 
@@ -79,4 +81,4 @@ class Dataset:
             return cls(**arrays, length=int(file["length"]) or None)
 
 
-_ARRAYS = ("rows", "windows", "labels", "contexts", "parts", "times", "instances")
+_ARRAYS = ("rows", "windows", "labels", "contexts", "parts", "times", "instances", "groups")

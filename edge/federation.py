@@ -129,9 +129,7 @@ class Federation:
         return FlTopic(self._federation, kind, participant)
 
     def _offline(self, birth: int) -> bytes:
-        return self._writer.seal(
-            ParticipantStatus(birth=birth, state=ParticipantState.OFFLINE, reason=Reason.STOPPING)
-        )
+        return self._writer.seal(ParticipantStatus(birth=birth, state=ParticipantState.OFFLINE, reason=Reason.STOPPING))
 
     def _make_will(self, birth: int) -> Will:
         self._birth = birth
@@ -288,7 +286,9 @@ class Federation:
                 log.error("the update of round %d can't be sent: %s", announcement.round_number, done.detail)
             if done.result == "accepted":
                 await self._workshop.accepted(announcement)
-            log.info("round %d: update %s%s", announcement.round_number, done.result, f" ({done.code})" if done.code else "")
+            log.info(
+                "round %d: update %s%s", announcement.round_number, done.result, f" ({done.code})" if done.code else ""
+            )
             await self._say(
                 Kind.LAST_UPDATE,
                 LastUpdate(
@@ -383,5 +383,3 @@ class Federation:
                 else:
                     await asyncio.sleep(STATUS_EVERY_S)
             self._time_due.clear()
-
-

@@ -91,9 +91,7 @@ def paired_difference(
     return _with_interval(lambda weights: one(weights) - other(weights), metric, labels, groups, seed)
 
 
-def score_histograms(
-    labels: Numbers, scores: Numbers, classes: int = 2
-) -> dict[int, tuple[tuple[int, int], ...]]:
+def score_histograms(labels: Numbers, scores: Numbers, classes: int = 2) -> dict[int, tuple[tuple[int, int], ...]]:
     """Per class, (upper bin, rows): equal bins of [0, 1], neighbours merged until each holds ten rows.
 
     The last bin ends at `HISTOGRAM_BINS`. A class with fewer than ten rows is left out, so that nobody is singled out.

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
-from uns_topics.golden import agrees, golden_outputs, open_session
 
+from uns_topics.golden import agrees, golden_outputs, open_session
 from uns_topics.rounds import VersionManifest
 from uns_topics.template import CONTEXT_INPUT, FEATURES_INPUT, Lineage, Template, TemplateError, read_template
 from uns_topics.tensors import Vector, vector_bytes, vector_from_bytes, vector_sha256

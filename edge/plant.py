@@ -119,9 +119,7 @@ class Plant:
     def on_message(self, message: Message) -> None:
         """One message of the plant; never raises."""
         self.bytes_kept += len(message.payload)
-        effects = self._ingest.feed(
-            message.topic, message.payload, retain=message.retain, arrival_s=self._wall_clock()
-        )
+        effects = self._ingest.feed(message.topic, message.payload, retain=message.retain, arrival_s=self._wall_clock())
         if not effects:
             return
         if len(self._waiting) >= MAX_WAITING:

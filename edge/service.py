@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from broker_bridge.aiomqtt_session import AiomqttConnector
 from broker_bridge.paho_session import PahoConnector
-from broker_bridge.session import BrokerRefused, Connector
+from broker_bridge.session import BrokerMisconfigured, BrokerRefused, Connector
 from broker_bridge.settings import read_yaml, validate
 from edge.config import EdgeConfig
 from edge.federation import Federation
@@ -44,7 +44,10 @@ async def run_edge(config: EdgeConfig, stop: asyncio.Event) -> int:
     service = _Edge(config)
     try:
         return await service.run(stop)
-    except* BrokerRefused as refused:
+    except BaseExceptionGroup as group:
+        refused, others = group.split((BrokerRefused, BrokerMisconfigured))
+        if refused is None or others is not None:
+            raise
         log.error("%s", _first(refused))  # noqa: TRY400 - a sentence for people, no stack trace
         return EXIT_BROKER
     finally:
@@ -178,9 +181,7 @@ class _Edge:
                 loop = asyncio.get_running_loop()
                 counts = await loop.run_in_executor(self._store_thread, self._store.counts)
                 trainable = int(counts.matured * (contract.split.train if contract.split.by == "time" else 1))
-                self._federation.do(
-                    self._core.on_counts(Counts(counts.samples, counts.matured, counts.new, trainable))
-                )
+                self._federation.do(self._core.on_counts(Counts(counts.samples, counts.matured, counts.new, trainable)))
             await asyncio.sleep(COUNT_EVERY_S)
 
     def _on_plan(self, plan: Plan) -> None:
@@ -212,5 +213,3 @@ def _trainer(config: EdgeConfig) -> TrainerProcess | None:
         log.warning("torch is not installed: this edge only runs inference (pip install 'headgate[train]')")
         return None
     return TrainerProcess([sys.executable, "-m", "edge.training.worker"], timeout_s=config.trainer.timeout_s)
-
-

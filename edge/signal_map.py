@@ -297,6 +297,7 @@ class _Binder:
     def __init__(self, signal_map: SignalMap, contract: Contract) -> None:
         self._map = signal_map
         self._contract = contract
+        self._is_event = isinstance(contract.sample, EventSample)
         self._problems: list[str] = []
         self._keyed_at: dict[int, str] = {}
         self._tag_at: dict[int, str] = {}
@@ -330,11 +331,9 @@ class _Binder:
         self._check_whole()
         by_row = _is_by_row(sources)
         for bound in sources:
-            if not isinstance(self._contract.sample, EventSample) and bound.label is not None:
-                if not by_row or not bound.features:
-                    self._problem(
-                        f"{bound.place}.label", "a window's label comes in one message with all of its last row"
-                    )
+            labels_rows = not self._is_event and bound.label is not None
+            if labels_rows and not (by_row and bound.features):
+                self._problem(f"{bound.place}.label", "a window's label comes in one message with all of its last row")
         if self._problems:
             raise MapError(self._problems)
         return BoundMap(
@@ -420,9 +419,7 @@ class _Binder:
         for code, name in source.label.codes.items():
             if name not in label.classes:
                 listed = ", ".join(label.classes)
-                self._problem(
-                    f"{place}.label.codes[{code}]", f"the contract has no class {name!r}; it has {listed}"
-                )
+                self._problem(f"{place}.label.codes[{code}]", f"the contract has no class {name!r}; it has {listed}")
         if source.label.source not in self._precedence:
             self._problem(f"{place}.label.source", f"{source.label.source!r} is not in label_sources")
             return None
@@ -435,7 +432,7 @@ class _Binder:
 
     def _check_rule(self, place: str, source: Source) -> None:
         """What a source may hold under the contract's sample rule."""
-        if isinstance(self._contract.sample, EventSample):
+        if self._is_event:
             if source.key is None and source.label is not None:
                 self._problem(f"{place}.label", "name the `key` that tells which sample the label is for")
             if source.key is None and (source.group or source.split):
@@ -463,9 +460,9 @@ class _Binder:
             )
         if len(set(self._precedence)) != len(self._precedence):
             self._problem("label_sources", "a source stands in it twice")
-        if isinstance(contract.sample, EventSample):
-            if not any(s.key is not None and s.feeds_samples for s in sources):
-                self._problem("sources", f"no source has a `key`: nothing says when a {contract.sample.key} happens")
+        is_keyed = any(s.key is not None and s.feeds_samples for s in sources)
+        if isinstance(contract.sample, EventSample) and not is_keyed:
+            self._problem("sources", f"no source has a `key`: nothing says when a {contract.sample.key} happens")
 
     def _is_named(self, feature: str) -> bool:
         """Named but not usable: that problem was said already."""

@@ -1,4 +1,4 @@
-"""Which samples train, which select, which are reported on. Pure: one instance at a time, by event time, by whole groups.
+"""Which samples train, which select, which are reported on. Pure; one instance at a time, by event time.
 
 A group (batch, panel, engine) never lies in two parts. Between two parts samples within `gap_s` of the earlier part's
 end belong to none, so that no window and no late tag reaches over. Groups that run side by side over a boundary (a
@@ -58,9 +58,7 @@ def split(
     return found
 
 
-def _units(
-    times: npt.NDArray[np.float64], groups: npt.NDArray[np.int64], said: npt.NDArray[np.uint8]
-) -> _Units:
+def _units(times: npt.NDArray[np.float64], groups: npt.NDArray[np.int64], said: npt.NDArray[np.uint8]) -> _Units:
     single = groups == NO_GROUP
     names = np.where(single, groups.max(initial=0) + 1 + np.arange(len(groups)), groups)
     _, of, rows = np.unique(names, return_inverse=True, return_counts=True)
@@ -96,8 +94,8 @@ def _cut(units: _Units, among: npt.NDArray[np.bool_], shares: tuple[float, ...],
     for part, share in zip((Part.SELECT, Part.REPORT), np.cumsum(shares), strict=False):
         parts[middle > share] = part
     if gap_s > 0:
-        for part in range(len(shares), 0, -1):
-            _keep_gap(parts, units, among, part, gap_s)
+        for later in range(len(shares), 0, -1):
+            _keep_gap(parts, units, among, later, gap_s)
     return parts
 
 

@@ -167,9 +167,7 @@ class TagGrid:
         ages = {i: tag.max_age_s if tag.join is Join.LAST else period_s for i, tag in tags.items()}
         self._tags = {i: Tag(tag.join, max(ages[i], period_s)) for i, tag in tags.items()}
         self._longest_s = max((tag.max_age_s for tag in self._tags.values()), default=period_s)
-        self._histories = {
-            i: TagHistory(tag.max_age_s + lateness_s + 2 * period_s) for i, tag in self._tags.items()
-        }
+        self._histories = {i: TagHistory(tag.max_age_s + lateness_s + 2 * period_s) for i, tag in self._tags.items()}
         self._next: int | None = None  # the row to close next, in periods since the epoch
 
     def seed(self, index: int, time_s: float, value: float) -> None:

@@ -94,5 +94,3 @@ def run_simulate(arguments: argparse.Namespace) -> int:
         return Exit.OK
 
     return run_service(main)
-
-

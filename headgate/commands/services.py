@@ -18,7 +18,10 @@ def register(subparsers: Subparsers) -> None:
         subparsers,
         "edge",
         "Run one participant: read the plant's tags, train locally, publish inference.",
-        ("headgate edge --config edge.yaml", "HEADGATE_BROKER__URL=mqtts://broker.acme headgate edge --config edge.yaml"),
+        (
+            "headgate edge --config edge.yaml",
+            "HEADGATE_BROKER__URL=mqtts://broker.acme headgate edge --config edge.yaml",
+        ),
         run_edge,
     )
     aggregator = add_command(

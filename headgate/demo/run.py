@@ -134,7 +134,18 @@ class _Demo:
         contract, model = self._folder / "contract.yaml", self._folder / "model.onnx"
         seed = str(options.seed)
         await start(
-            "model", "model", "new", str(contract), "--kind", kind, "--hidden", hidden, "--seed", seed, "--out", str(model)
+            "model",
+            "model",
+            "new",
+            str(contract),
+            "--kind",
+            kind,
+            "--hidden",
+            hidden,
+            "--seed",
+            seed,
+            "--out",
+            str(model),
         )
         for plant in options.scenario.plants:
             await start(plant.participant, "edge", "--config", str(self._folder / plant.participant / "edge.yaml"))

@@ -77,7 +77,8 @@ def signal_map(instance: str) -> dict[str, Any]:
                 "group": "unit",
                 "split": "split",
                 "features": [
-                    {"feature": name, "field": name, "unit": unit} for name, (unit, _, _) in {**SETTINGS, **SENSORS}.items()
+                    {"feature": name, "field": name, "unit": unit}
+                    for name, (unit, _, _) in {**SETTINGS, **SENSORS}.items()
                 ],
             },
             {
@@ -104,7 +105,13 @@ def turbofan_scenario(folder: Path, plants: int | None = None) -> Scenario:
         contract=turbofan_contract(),
         network=("cnn1d", "32,32"),
         training={"steps": 200, "batch_size": 256, "learning_rate": 0.002},
-        tolerances={"quorum": 2, "deadline_s": 600.0, "evaluation_s": 300.0, "bootstrap_s": 300.0, "min_new_samples": 0},
+        tolerances={
+            "quorum": 2,
+            "deadline_s": 600.0,
+            "evaluation_s": 300.0,
+            "bootstrap_s": 300.0,
+            "min_new_samples": 0,
+        },
         rounds=15,
         plants=tuple(_plant(name, subset) for name, subset in subsets.items()),
     )

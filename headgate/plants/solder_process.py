@@ -11,23 +11,39 @@ One board passes through four steps, each a function of the one before it:
    ratio, not each of them, decides. Too little leaves apertures unfilled; too much scoops the paste out of them (low)
    and presses it out under the stencil (wide). Thick paste clogs a dirty stencil, thin paste smears on it.
 3. *Inspection* (SPI) measures volume (% of the aperture), height (um) and offset (um) with noise.
-4. *Reflow.* On surface mount pads, much paste bridges where it also lies off its pad or slumps (warm, humid, thin);
-   little or low paste leaves joints open, the more so once it has dried. On pin-in-paste boards paste is printed over
-   the edge of the pad by design and the pin draws it into the hole: much and widely spread paste is what makes
-   the joint there, so volume and offset act with the opposite sign.
+4. *Reflow.* Much paste bridges where it also lies off its pad or slumps; little or low paste leaves joints open, the
+   more so once it has dried. What makes paste slump or dry is a matter of its chemistry: no-clean paste slumps where
+   it is warm, humid and thin, and dries where air is dry and paste thick. The water-soluble paste modelled here gels
+   with warmth and takes up water, so that conditions act on it with the opposite sign.
 
-The coefficients are plausible, not fitted to a real line.
+The coefficients are plausible, not fitted to a real line; the water-soluble paste is an invention that stands for any
+plant whose relations differ from everyone else's.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from random import Random
 
-__all__ = ["Board", "Joint", "JointRisk", "LineProcess", "OperatingRange", "Phase", "pin_in_paste", "surface_mount"]
+__all__ = [
+    "NO_CLEAN",
+    "WATER_SOLUBLE",
+    "Board",
+    "Chemistry",
+    "Conditions",
+    "Deposit",
+    "Joint",
+    "LineProcess",
+    "OperatingRange",
+    "Phase",
+    "joint_log_odds",
+]
+
+_FOIL_UM = 120.0
+"""Thickness of the stencil, thus the height of a perfect deposit."""
+
 
 class Joint(Enum):
     """What became of the worst joint of a board."""
@@ -46,9 +62,7 @@ class OperatingRange:
         temperature_c, humidity_pct: means of the hall; temperature_swing_c: half the swing over a day.
         pressure_n, speed_mm_s: lowest and highest setting of a job.
         cleaning_every: prints between two cleanings of the stencil, lowest and highest.
-        misalignment_um: constant distance of the print from the pad (error, or overprint by design).
-        design_volume_pct: what the SPI reads on a board printed as designed; above 100 for overprint.
-        foil_um: thickness of the stencil, thus the height of a perfect deposit.
+        misalignment_um: constant error of the print's position.
     """
 
     viscosity_pas: float
@@ -60,8 +74,6 @@ class OperatingRange:
     speed_mm_s: tuple[float, float]
     cleaning_every: tuple[int, int]
     misalignment_um: float = 8.0
-    design_volume_pct: float = 100.0
-    foil_um: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,40 +121,60 @@ class Board:
     joint: Joint
 
 
-JointRisk = Callable[[Conditions, Deposit], tuple[float, float]]
-"""Reflow: conditions and deposit -> log-odds of (bridge, open)."""
+@dataclass(frozen=True, slots=True)
+class Chemistry:
+    """How a paste answers to its conditions at reflow.
 
-
-def surface_mount(conditions: Conditions, deposit: Deposit) -> tuple[float, float]:
-    """Log-odds of bridge and open joint on surface mount pads.
-
-    Paste bridges when much of it lies off its pad (a product, not a sum) or slumps; joints stay open where paste is
-    little or low, above all when it has dried.
+    Attributes:
+        base: log-odds of a bridge, and of an open joint, on a perfect deposit.
+        geometry: weight of the deposit's shape alone (volume with offset, volume with height).
+        interplay: weight of volume where the paste slumps or has dried.
+        conditions: weight of slump and dryness alone.
+        sense: 1 where warmth, moisture and thinness make paste slump (and their lack dries it); negative where they
+            do the opposite. The magnitude says how sharply.
+        thick_pas, dry_pct: viscosity and humidity at which dryness is neutral.
     """
+
+    base: float
+    geometry: float
+    interplay: float
+    conditions: float
+    sense: float
+    thick_pas: float
+    dry_pct: float
+
+
+NO_CLEAN = Chemistry(base=-7.4, geometry=1.0, interplay=1.5, conditions=0.6, sense=1.0, thick_pas=205.0, dry_pct=40.0)
+WATER_SOLUBLE = Chemistry(
+    base=-7.4, geometry=0.2, interplay=3.0, conditions=0.8, sense=-2.0, thick_pas=180.0, dry_pct=44.0
+)
+
+
+def joint_log_odds(chemistry: Chemistry, conditions: Conditions, deposit: Deposit) -> tuple[float, float]:
+    """Log-odds of (bridge, open joint). Products, not sums: much paste is harmless on its pad and while it stands."""
     much = _softplus((deposit.volume_pct - 102.5) / 4.0)
     aside = _softplus((deposit.offset_um - 16.0) / 5.0)
-    slump = (
+    little = _softplus((96.5 - deposit.volume_pct) / 4.0)
+    low = _softplus((112.0 - deposit.height_um) / 4.0)
+    slump = chemistry.sense * (
         (conditions.temperature_c - 25.0) / 2.5
         + (180.0 - conditions.viscosity_pas) / 15.0
         + (conditions.humidity_pct - 48.0) / 9.0
     )
-    little = _softplus((96.5 - deposit.volume_pct) / 4.0)
-    low = _softplus((112.0 - deposit.height_um) / 4.0)
-    dried = (conditions.viscosity_pas - 205.0) / 15.0 + (40.0 - conditions.humidity_pct) / 8.0
-    bridge = -7.4 + 1.0 * much * aside + 1.5 * much * _sigmoid(slump) + 0.6 * _softplus(slump)
-    open_ = -7.4 + 1.0 * little * low + 1.5 * little * _sigmoid(dried) + 0.6 * _softplus(dried)
-    return bridge, open_
-
-
-def pin_in_paste(conditions: Conditions, deposit: Deposit) -> tuple[float, float]:
-    """Log-odds of bridge and open joint where the pin draws overprinted paste into its hole.
-
-    Volume, offset (the overprint) and slump help here; what would be a tidy deposit on a pad starves the hole.
-    """
-    starved = (121.0 - deposit.volume_pct) / 4.0
-    tidy = (27.0 - deposit.offset_um) / 6.0
-    stiff = (conditions.viscosity_pas - 145.0) / 12.0 + (26.0 - conditions.temperature_c) / 3.0
-    return -7.0, -3.0 + 1.3 * starved + 1.1 * tidy + 0.6 * stiff
+    dried = chemistry.sense * (
+        (conditions.viscosity_pas - chemistry.thick_pas) / 15.0 + (chemistry.dry_pct - conditions.humidity_pct) / 8.0
+    )
+    bridge = (
+        chemistry.geometry * much * aside
+        + chemistry.interplay * much * _sigmoid(slump)
+        + chemistry.conditions * _softplus(slump)
+    )
+    open_ = (
+        chemistry.geometry * little * low
+        + chemistry.interplay * little * _sigmoid(dried)
+        + chemistry.conditions * _softplus(dried)
+    )
+    return chemistry.base + bridge, chemistry.base + open_
 
 
 class LineProcess:
@@ -151,10 +183,12 @@ class LineProcess:
     Time in here is process time: `board_interval_s` per board, whatever the speed of publishing.
     """
 
-    def __init__(self, rng: Random, phases: tuple[Phase, ...], risk: JointRisk, *, board_interval_s: float) -> None:
+    def __init__(
+        self, rng: Random, phases: tuple[Phase, ...], chemistry: Chemistry, *, board_interval_s: float
+    ) -> None:
         self._rng = rng
         self._phases = phases
-        self._risk = risk
+        self._chemistry = chemistry
         self._hours_per_board = board_interval_s / 3600.0
         self._start_hour = rng.uniform(0.0, 24.0)
         operating = phases[0].operating
@@ -242,16 +276,16 @@ class LineProcess:
         smeared = dirt * _sigmoid((172.0 - conditions.viscosity_pas) / 12.0)
         worn = self._stencil_prints / 15000.0
         transfer = 16.0 * math.tanh(1.4 * fill) - 14.0 * clogged + 11.0 * smeared
-        volume = operating.design_volume_pct + transfer + rng.gauss(0.0, 5.0 + worn)
+        volume = 100.0 + transfer + rng.gauss(0.0, 5.0 + worn)
         scooped = max(fill - 0.25, 0.0)
-        height = operating.foil_um * (0.98 + 0.08 * math.tanh(fill) - 0.30 * scooped - 0.07 * clogged) + rng.gauss(0.0, 4.0)
+        height = _FOIL_UM * (0.98 + 0.08 * math.tanh(fill) - 0.30 * scooped - 0.07 * clogged) + rng.gauss(0.0, 4.0)
         sideways = operating.misalignment_um + 0.25 * max(conditions.speed_mm_s - 45.0, 0.0) + 6.0 * smeared
         spread = 9.0 + 3.0 * worn
         offset = math.hypot(rng.gauss(sideways, spread), rng.gauss(0.0, spread))
         return Deposit(max(volume, 5.0), max(height, 5.0), offset)
 
     def _reflow(self, conditions: Conditions, deposit: Deposit) -> Joint:
-        bridge, open_ = self._risk(conditions, deposit)
+        bridge, open_ = joint_log_odds(self._chemistry, conditions, deposit)
         draw = self._rng.random()
         if draw < _sigmoid(bridge):
             return Joint.BRIDGE

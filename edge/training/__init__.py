@@ -1,0 +1,1 @@
+"""Where torch lives: networks, export of templates, and the trainer process."""

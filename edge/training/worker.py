@@ -1,0 +1,168 @@
+"""The trainer process: `python -m edge.training.worker`, spoken to over stdin and stdout.
+
+It keeps one template, one dataset and the local-only model. It ends when its pipe closes, and with its parent.
+"""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+
+from edge.dataset import Dataset, Part
+from edge.trainer_protocol import encode_frame, read_frame
+from edge.training.loop import Diverged, Objective, make_optimizer, score, train
+from edge.training.modules import PlantModel
+from edge.training.networks import build_model
+from edge.training.vectors import read_vector, write_vector
+from uns_topics.codes import Reason
+from uns_topics.plan import Training
+from uns_topics.template import Template, read_template
+from uns_topics.tensors import Role, Vector, vector_bytes, vector_from_bytes
+
+_PR_SET_PDEATHSIG = 1
+Message = dict[str, Any]
+
+
+@dataclass
+class LocalOnly:
+    """The second model: it goes on from call to call, and its best parameters by the select part are kept."""
+
+    model: PlantModel
+    optimizer: torch.optim.Optimizer
+    best: Vector
+    best_loss: float = float("inf")
+    steps: int = 0
+
+
+class Trainer:
+    """Answers requests."""
+
+    def __init__(self) -> None:
+        self._template: Template | None = None
+        self._model: PlantModel | None = None
+        self._dataset: Dataset | None = None
+        self._local: LocalOnly | None = None
+        self._operations: dict[str, Callable[[Message], Message]] = {
+            "hello": self._hello,
+            "template": self._set_template,
+            "dataset": self._set_dataset,
+            "initial": self._initial,
+            "train": self._train,
+            "train_local": self._train_local,
+        }
+
+    def answer(self, request: Message) -> Message:
+        """The answer to one request; whatever goes wrong is an answer too."""
+        try:
+            operation = self._operations[str(request.get("op"))]
+            return operation(request)
+        except Diverged as error:
+            return {"error": Reason.TRAINING_DIVERGED.value, "detail": str(error)}
+        except MemoryError:
+            return {"error": Reason.TRAINER_OUT_OF_MEMORY.value, "detail": "no memory for this training"}
+        except Exception as error:  # a site's own module may raise anything; the process lives on
+            detail = f"{type(error).__name__}: {error}"
+            code = Reason.TRAINER_OUT_OF_MEMORY if "can't allocate memory" in detail else Reason.TRAINER_FAILED
+            return {"error": code.value, "detail": detail[:500]}
+
+    def _hello(self, _request: Message) -> Message:
+        return {"version": f"torch {torch.__version__}"}
+
+    def _set_template(self, request: Message) -> Message:
+        template = read_template(request["skeleton"])
+        if self._template is None or self._template.sha256 != template.sha256:
+            info = template.info
+            self._model = build_model(info.contract, info.network, frozenset(request.get("factories", ())))
+            self._template, self._local = template, None
+        return {}
+
+    def _set_dataset(self, request: Message) -> Message:
+        self._dataset = Dataset.load(Path(request["path"]))
+        return {}
+
+    def _initial(self, request: Message) -> Message:
+        template, _ = self._ready()
+        torch.manual_seed(request["seed"])
+        fresh = build_model(template.info.contract, template.info.network, {template.info.network.kind})
+        return {"vector": vector_bytes(read_vector(fresh, template.table))}
+
+    def _train(self, request: Message) -> Message:
+        template, model = self._ready()
+        dataset, settings, objective, rng = self._order(request)
+        base = vector_from_bytes(request["base"], template.table.size)
+        write_vector(model, template.table, base)
+        loss = train(model, make_optimizer(model, settings), dataset, objective, settings, rng)
+        delta = read_vector(model, template.table) - base
+        if not np.isfinite(delta).all():
+            raise Diverged("the parameters became NaN or infinite")
+        for role in (Role.FROZEN, Role.LOCAL):
+            for run in template.table.slices(role):
+                delta[run] = 0.0
+        examples = len(dataset.of(Part.TRAIN))
+        return {"delta": vector_bytes(delta), "num_steps": settings.steps, "num_examples": examples, "loss": loss}
+
+    def _train_local(self, request: Message) -> Message:
+        template, model = self._ready()
+        dataset, settings, objective, rng = self._order(request)
+        if self._local is None:
+            base = vector_from_bytes(request["base"], template.table.size)
+            own = copy.deepcopy(model)
+            write_vector(own, template.table, base)
+            self._local = LocalOnly(own, make_optimizer(own, settings), base)
+        local = self._local
+        train(local.model, local.optimizer, dataset, objective, settings, rng)
+        local.steps += settings.steps
+        loss = score(local.model, dataset, Part.SELECT, objective)
+        # The select part grows with the data: the kept best is scored again on today's rows.
+        latest = read_vector(local.model, template.table)
+        write_vector(model, template.table, local.best)
+        if local.best_loss == float("inf") or loss <= score(model, dataset, Part.SELECT, objective):
+            local.best, local.best_loss = latest, loss
+        return {"vector": vector_bytes(local.best), "num_steps": local.steps, "select_loss": min(loss, 1e30)}
+
+    def _ready(self) -> tuple[Template, PlantModel]:
+        if self._template is None or self._model is None:
+            raise RuntimeError("no template was named")
+        return self._template, self._model
+
+    def _order(self, request: Message) -> tuple[Dataset, Training, Objective, np.random.Generator]:
+        template, _ = self._ready()
+        dataset = self._dataset
+        if dataset is None or not len(dataset.of(Part.TRAIN)):
+            raise RuntimeError("no samples to train on")
+        torch.manual_seed(request["seed"])
+        objective = Objective(template.contract, tuple(request["class_weights"]))
+        settings = Training.model_validate(request["settings"])
+        return dataset, settings, objective, np.random.default_rng(request["seed"])
+
+
+def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answer until the pipe closes."""
+    trainer = Trainer()
+    while (request := read_frame(requests)) is not None:
+        answers.write(encode_frame(trainer.answer(request)))
+        answers.flush()
+
+
+def main() -> None:
+    """Set the process up, then serve. What libraries print goes to stderr: stdout carries frames."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is for the edge, which closes the pipe
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    torch.set_num_threads(1)
+    serve(sys.stdin.buffer, answers)
+
+
+if __name__ == "__main__":
+    main()

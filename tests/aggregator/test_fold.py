@@ -1,0 +1,106 @@
+"""The weighted mean: right, the same bits whatever the order, and with named errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aggregator import updates as updates_module
+from aggregator.fold import BLOCK, EmptyCohort, FoldError, ZeroWeight, capped, weighted_mean
+from aggregator.updates import ArrayUpdates, decoded
+from tests.support.tiny_template import tiny_template
+from uns_topics.tensors import Role
+from uns_topics.update import UpdateHeader, encode_update, pack_groups
+
+RNG = np.random.default_rng(0)
+SIZE = 2 * BLOCK + 17
+ROWS = [RNG.normal(0, 1, SIZE).astype(np.float32) for _ in range(7)]
+NAMES = tuple("gfedcba")
+WEIGHTS = (1, 10, 100, 7, 3, 50_000, 2)
+
+
+def test_against_float64() -> None:
+    mean = weighted_mean(ArrayUpdates(NAMES, WEIGHTS, ROWS))
+    expected = np.average(np.array(ROWS, np.float64), axis=0, weights=WEIGHTS)
+    assert mean.dtype == np.float32
+    np.testing.assert_allclose(mean, expected, rtol=2e-7, atol=1e-9)
+
+
+def test_products_are_not_rounded_to_float32() -> None:
+    rows = [np.full(4, 1 / 3, np.float32), np.full(4, -1 / 3, np.float32)]
+    third = ArrayUpdates(["a", "b"], [1, 3], rows)
+    exact = float(np.float32(1 / 3)) * 0.25 - float(np.float32(1 / 3)) * 0.75
+    assert weighted_mean(third)[0] == np.float32(exact)
+
+
+@given(st.permutations(range(len(NAMES))))
+def test_any_order_of_arrival_gives_the_same_bits(order: list[int]) -> None:
+    mixed = ArrayUpdates([NAMES[i] for i in order], [WEIGHTS[i] for i in order], [ROWS[i] for i in order])
+    assert mixed.participants == tuple(sorted(NAMES))
+    assert weighted_mean(mixed).tobytes() == weighted_mean(ArrayUpdates(NAMES, WEIGHTS, ROWS)).tobytes()
+
+
+def test_updates_can_be_read_again_and_not_written() -> None:
+    updates = ArrayUpdates(NAMES, WEIGHTS, ROWS)
+    first = [block.copy() for block in updates.blocks(3, 9)]
+    assert all(np.array_equal(a, b) for a, b in zip(first, updates.blocks(3, 9), strict=True))
+    with pytest.raises(ValueError, match="read-only"):
+        next(updates.blocks(0, 2))[0] = 1.0
+
+
+def test_named_errors() -> None:
+    with pytest.raises(EmptyCohort):
+        weighted_mean(ArrayUpdates((), (), []))
+    with pytest.raises(ZeroWeight):
+        weighted_mean(ArrayUpdates(["a"], [0], ROWS[:1]))
+    with pytest.raises(FoldError, match="negative"):
+        weighted_mean(ArrayUpdates(["a", "b"], [1, 1], ROWS[:2]), [2.0, -1.0])
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=12).filter(any), st.floats(0.05, 1.0))
+def test_a_cap_on_shares(weights: list[int], cap: float) -> None:
+    shares = capped(weights, cap)
+    assert sum(shares) == pytest.approx(1.0)
+    assert min(shares) >= 0
+    assert max(shares) <= max(cap, 1 / len(weights)) + 1e-12
+
+
+def test_a_cap_leaves_small_ones_in_proportion() -> None:
+    assert capped([80, 15, 5], 0.5) == pytest.approx((0.5, 0.375, 0.125))
+    assert capped([1, 2, 1], 1.0) == (0.25, 0.5, 0.25)
+
+
+@pytest.mark.parametrize("spooled", [False, True])
+def test_stored_updates_are_decoded_by_role(
+    spooled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if spooled:
+        monkeypatch.setattr(updates_module, "SPOOL_ABOVE_BYTES", 0)
+    table = tiny_template(buffer=True).table
+    stored, vectors = {}, {}
+    for i, name in enumerate(("b", "a")):
+        delta = np.full(table.size, i + 1.0, np.float32)
+        groups, body = pack_groups(delta, table, "f32")
+        header = UpdateHeader(
+            federation="tiny",
+            participant=name,
+            round_number=1,
+            attempt=1,
+            base="0" * 64,
+            generation=1,
+            num_examples=1,
+            num_steps=1,
+            groups=groups,
+        )
+        stored[name], vectors[name] = encode_update(header, body), delta
+    weights, buffers = decoded(("b", "a"), (1, 3), stored.__getitem__, table, ("f32",), tmp_path)
+    assert weights.participants == ("a", "b")
+    assert weights.weights == (3, 1)
+    assert [row[0] for row in weights.blocks(0, 1)] == [2.0, 1.0]
+    assert buffers.size == table.elements(Role.BUFFER) == 1
+    assert weights.size == table.elements(Role.WEIGHT)
+    assert not list(tmp_path.iterdir())
