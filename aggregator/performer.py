@@ -50,8 +50,12 @@ class Workshop:
     scratch: Path
 
 
+_SHOWN = (RefreshRound, PublishStatus, PublishHistory, PublishCurrent)
+"""Effects that are quick and whose order people see: performed one after the other."""
+
+
 class Performer:
-    """Performs effects as named tasks of one group.
+    """Performs effects as named tasks of one group; what only shows something is performed in order by `run`.
 
     Args: answer: sends a receipt.
     """
@@ -69,6 +73,12 @@ class Performer:
         self._showcase = showcase
         self._answer = answer
         self._group = group
+        self._lane: asyncio.Queue[PendingEffect] = asyncio.Queue()
+
+    async def run(self) -> None:
+        """Show what is to be shown, until cancelled."""
+        while True:
+            await self._through(await self._lane.get())
 
     def perform(self, pending: PendingEffect) -> None:
         """Start it; it counts as performed when it is through."""
@@ -76,8 +86,10 @@ class Performer:
         if isinstance(effect, SendReceipt):
             self._answer(effect.participant, Receipt(id=effect.transfer, result=effect.result, code=effect.code))
             self._core.performed(pending.id)
-            return
-        self._group.create_task(self._through(pending), name=f"aggregator {effect.kind}")
+        elif isinstance(effect, _SHOWN):
+            self._lane.put_nowait(pending)
+        else:
+            self._group.create_task(self._through(pending), name=f"aggregator {effect.kind}")
 
     async def _through(self, pending: PendingEffect) -> None:
         await self._do(pending.effect)

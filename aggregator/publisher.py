@@ -140,10 +140,6 @@ class Publisher:
             await self._settle(topic, revision)
         else:
             self._losses.pop(topic, None)
-            if payload is None and self._wanted.get(topic) is None:
-                self._wanted.pop(topic, None)
-                self._chunks.discard(topic)
-                self._bulk.discard(topic)
             await self._settle(topic, revision)
         finally:
             self._in_flight.discard(topic)
@@ -152,6 +148,10 @@ class Publisher:
     async def _settle(self, topic: str, revision: int) -> None:
         if self._dirty.get(topic) == revision:
             del self._dirty[topic]
+            if self._wanted[topic] is None:
+                del self._wanted[topic]
+                self._chunks.discard(topic)
+                self._bulk.discard(topic)
             async with self._changed:
                 self._changed.notify_all()
 

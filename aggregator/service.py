@@ -197,6 +197,7 @@ class _Service:
                 group.create_task(self._core.run(), name="aggregator core")
                 group.create_task(self._publisher.run(), name="aggregator publisher")
                 group.create_task(self._intake.run(), name="aggregator intake")
+                group.create_task(self._performer.run(), name="aggregator showcase")
                 group.create_task(self._heartbeat(), name="aggregator heartbeat")
                 group.create_task(self._chunk_limits(), name="aggregator chunk limits")
                 group.create_task(self._until_stopped(stop), name="aggregator stop")

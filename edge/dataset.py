@@ -60,7 +60,8 @@ class Dataset:
     def features(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Model inputs: shape (n, F), or (n, length, F) with missing rows before a run's start as NaN."""
         if self.length is None:
-            return self.rows[self.windows[index, 0]]
+            events: npt.NDArray[np.float32] = self.rows[self.windows[index, 0]]
+            return events
         stop = self.windows[index, 1]
         steps = stop[:, None] - np.arange(self.length, 0, -1)[None]  # (n, length)
         missing = steps < self.windows[index, 0][:, None]

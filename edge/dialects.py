@@ -18,10 +18,11 @@ MAX_PAYLOAD_BYTES = 64 * 1024
 """A tag is never larger; a larger payload is refused before it is parsed."""
 VALUE = "value"
 """The field that a scalar or a UMH message carries."""
+MAX_NUMBER = 3.4028e38
+"""Largest number that float32 holds, a little rounded down."""
 MAX_TEXT = 256
 """Longest key, code, group or context in characters."""
 
-_MAX_FLOAT32 = 3.4028e38
 _MAX_NUMBER_TEXT = 1e15  # whole numbers below it are exact in a float
 _MAX_TIME_S = 1e11  # the year 5138: beyond it somebody mixed up milliseconds and seconds
 _GOOD_FROM, _GOOD_TO = 192, 255  # OPC classic: the top two of eight bits; Ignition and Sparkplug say 192, too
@@ -92,9 +93,13 @@ def read_number(value: Any, *, allow_bool: bool = False) -> float | Refusal | No
     Args: allow_bool: the quantity is a pure number, so that true and false count as 1 and 0.
     """
     kind = type(value)
-    if kind is float or kind is int:
-        if not -_MAX_FLOAT32 < value < _MAX_FLOAT32:  # false for NaN, too; exact for integers of any size
-            return Refusal("not-finite", "not a finite number")
+    if kind is float:
+        if -MAX_NUMBER < value < MAX_NUMBER:  # false for NaN, too
+            return value  # type: ignore[no-any-return]
+        return Refusal("not-finite", "not a finite number")
+    if kind is int:
+        if not -MAX_NUMBER < value < MAX_NUMBER:  # exact for integers of any size
+            return Refusal("not-finite", "larger than any quantity")
         return float(value)
     if value is None:
         return None
@@ -188,7 +193,10 @@ def _decode_umh(payload: bytes) -> Decoded | Refusal:
     assert isinstance(content, dict)
     if VALUE not in content or "timestamp_ms" not in content:
         return Refusal("undecodable", "no timestamp_ms and value")
-    time_s = read_timestamp(content["timestamp_ms"], TimestampFormat.MS)
+    stamp = content["timestamp_ms"]
+    if type(stamp) is int and 0 <= stamp < _MAX_TIME_S * 1000:
+        return Decoded(stamp / 1000, content)
+    time_s = read_timestamp(stamp, TimestampFormat.MS)
     if isinstance(time_s, Refusal):
         return time_s
     return Decoded(time_s, content)

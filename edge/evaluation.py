@@ -36,7 +36,10 @@ def score(
     label = contract.label
     if capped and isinstance(label, RunToFailureLabel):
         labels = np.minimum(labels, np.float32(label.cap))
-    losses = {name: _losses(p, labels, contract, class_weights) for name, p in predictions.items()}
+    weights = _row_weights(labels, contract, class_weights)
+    # Figures and losses speak of the positive class, whichever place it has in the label's dictionary.
+    truth = (labels == label.classes.index(label.positive)) if isinstance(label, ClassLabel) else labels
+    losses = {name: row_losses(contract.metric, truth, p) * weights for name, p in predictions.items()}
     is_classes = isinstance(label, ClassLabel)
     models: dict[ModelName, ModelScores] = {}
     for name, predicted in predictions.items():
@@ -44,7 +47,7 @@ def score(
         names = label.classes if isinstance(label, ClassLabel) else ()
         models[name] = ModelScores(
             loss=Sums.of(losses[name]),
-            metric=_wire(figure(contract.metric, labels, predicted, groups)),
+            metric=_wire(figure(contract.metric, truth, predicted, groups)),
             histograms={names[index]: merged for index, merged in histograms.items()} if is_classes else {},
         )
     difference = local = None
@@ -52,25 +55,21 @@ def score(
         difference = Sums.of(losses["candidate"] - losses["current"])
     if "current" in predictions and "local_only" in predictions:
         local = _wire(
-            paired_difference(contract.metric, labels, predictions["current"], predictions["local_only"], groups)
+            paired_difference(contract.metric, truth, predictions["current"], predictions["local_only"], groups)
         )
     return PartScores(n=len(labels), models=models, candidate_minus_current=difference, current_minus_local=local)
 
 
-def _losses(
-    predicted: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.float32],
-    contract: Contract,
-    class_weights: tuple[float, ...],
+def _row_weights(
+    labels: npt.NDArray[np.float32], contract: Contract, class_weights: tuple[float, ...]
 ) -> npt.NDArray[np.float64]:
-    """Per-row loss: weighted log loss; squared error in units of the cap."""
-    losses = row_losses(contract.metric, labels, predicted)
+    """What each row's loss counts: its class's weight; for numbers, squared error is in units of the cap."""
     if isinstance(contract.label, ClassLabel):
-        weights = np.asarray(class_weights or (1.0,) * len(contract.label.classes))
-        return np.asarray(losses * weights[labels.astype(np.int64)], np.float64)
+        weights = np.asarray(class_weights or (1.0,) * len(contract.label.classes), np.float64)
+        return weights[labels.astype(np.int64)]
     if isinstance(contract.label, RunToFailureLabel):
-        return np.asarray(losses / contract.label.cap**2, np.float64)
-    return losses
+        return np.full(len(labels), contract.label.cap**-2)
+    return np.ones(len(labels))
 
 
 def _wire(measured: Measured) -> Figure:

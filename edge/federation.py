@@ -196,7 +196,7 @@ class Federation:
 
     def _understand_plan(self, plan: Plan, now: float) -> list[Effect]:
         self._on_plan(plan)
-        on_disk = self._workshop.template_on_disk(plan)
+        on_disk = self._workshop.follow(plan)
         effects = self.core.on_plan(plan, now, frozenset({plan.template.sha256}) if on_disk else frozenset())
         if on_disk:
             effects += self.core.on_template(plan.template.sha256, None, now)
@@ -238,18 +238,18 @@ class Federation:
                 problem = await self._workshop.check_template(plan, skeleton)
                 self._do(self.core.on_template(plan.template.sha256, problem, self._clock()))
             case VerifyVersion(manifest, content):
-                problem = await self._workshop.verify(manifest, content)
+                problem = await self._workshop.verify(manifest, content, frozenset(self.core.held))
                 self._do(self.core.on_verified(manifest, problem, self._clock()))
             case Swap(manifest):
                 variant = self._swap(manifest)
                 self._do(self.core.on_swapped(manifest.version, variant))
-                await self._say(Kind.EVALUATION, await self._workshop.figures(manifest, final=manifest.final))
+                await self.say(Kind.EVALUATION, await self._workshop.figures(manifest, final=manifest.final))
             case FinalFigures(manifest):
-                await self._say(Kind.EVALUATION, await self._workshop.figures(manifest, final=True))
+                await self.say(Kind.EVALUATION, await self._workshop.figures(manifest, final=True))
             case Evaluate(candidate, current):
-                await self._say(Kind.EVALUATION, await self._workshop.compare(candidate, current))
+                await self.say(Kind.EVALUATION, await self._workshop.compare(candidate, current))
             case PublishStatistics(generation):
-                await self._say(Kind.STATISTICS, await self._workshop.statistics(generation))
+                await self.say(Kind.STATISTICS, await self._workshop.statistics(generation))
             case Train(announcement):
                 await self._train(announcement)
 
@@ -289,7 +289,7 @@ class Federation:
             log.info(
                 "round %d: update %s%s", announcement.round_number, done.result, f" ({done.code})" if done.code else ""
             )
-            await self._say(
+            await self.say(
                 Kind.LAST_UPDATE,
                 LastUpdate(
                     id=self._upload.outgoing.manifest.id,
@@ -315,7 +315,7 @@ class Federation:
 
     # Publishing ------------------------------------------------------------------------------------------------------
 
-    async def _say(self, kind: Kind, body: Value | None) -> None:
+    async def say(self, kind: Kind, body: Value | None) -> None:
         """Publish a retained report, and remember it for the next connection."""
         if body is not None:
             self._said[kind] = body

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.clock import SourceClock
-from edge.dialects import Decoded, Decoder, Refusal, make_decoder, read_number, read_text
+from edge.dialects import MAX_NUMBER, Decoded, Decoder, Refusal, make_decoder, read_number, read_text
 from edge.events import NAN, EventJoiner, Joined, Part, Tag
 from edge.signal_map import BoundFeature, BoundMap, BoundSource, required_features
 from edge.splits import SAID
@@ -231,10 +231,11 @@ class Ingest:
                 continue
             number = read_number(fields[feature.field], allow_bool=feature.allow_bool) if decoded.good else None
             if type(number) is float:
-                number = read_number(number * feature.scale + feature.offset)
-            if type(number) is float:
-                values[feature.index] = number
-                continue
+                converted = number * feature.scale + feature.offset
+                if -MAX_NUMBER < converted < MAX_NUMBER:
+                    values[feature.index] = converted
+                    continue
+                number = Refusal("not-finite", "too large once converted")
             values[feature.index] = NAN
             if isinstance(number, Refusal):
                 self.counters[number.code] += 1

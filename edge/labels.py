@@ -51,7 +51,7 @@ def is_timely(sample_s: float, label_s: float, matures_after_s: float) -> bool:
 def remaining_steps(
     times_s: npt.NDArray[np.float64], end_s: float, remaining: float, period_s: float
 ) -> npt.NDArray[np.float64]:
-    """Steps to the end of a run, uncapped.
+    """Steps to the end of a run, uncapped: whoever trains on them caps them at what the contract says.
 
     Args:
         times_s: event times of the run's samples; end_s: that of its last row.
@@ -59,8 +59,3 @@ def remaining_steps(
     """
     steps: npt.NDArray[np.float64] = remaining + np.round((end_s - times_s) / period_s)
     return steps
-
-
-def capped(labels: npt.NDArray[np.float32], cap: float) -> npt.NDArray[np.float32]:
-    """What is trained on: a healthy asset tells no more than that it has at least `cap` steps left."""
-    return np.minimum(labels, np.float32(cap))

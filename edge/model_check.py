@@ -11,6 +11,7 @@ import json
 import resource
 import sys
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,6 +28,9 @@ from uns_topics.template import (
 )
 from uns_topics.tensors import Role, Vector
 
+if TYPE_CHECKING:
+    import onnx
+
 MAX_SKELETON_BYTES = 512 * 2**20
 MAX_NODES = 200_000
 MAX_OPSET = 23
@@ -35,10 +39,21 @@ MEMORY_BYTES = 4 * 2**30
 CPU_S = 30
 CHECK_TIMEOUT_S = 60.0
 
-OPERATORS = frozenset(
-    ["Abs", "Add", "And", "ArgMax", "ArgMin", "AveragePool", "BatchNormalization", "Cast", "CastLike", "Clip", "Concat", "Constant", "ConstantOfShape", "Conv", "Cos", "Div", "Elu", "Equal", "Erf", "Exp", "Expand", "Flatten", "GRU", "Gather", "GatherElements", "GatherND", "Gelu", "Gemm", "GlobalAveragePool", "GlobalMaxPool", "Greater", "GreaterOrEqual", "GroupNormalization", "HardSigmoid", "Identity", "InstanceNormalization", "IsInf", "IsNaN", "LSTM", "LayerNormalization", "LeakyRelu", "Less", "LessOrEqual", "Log", "LogSoftmax", "MatMul", "Max", "MaxPool", "Mean", "Min", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pad", "Pow", "RNN", "Range", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Relu", "Reshape", "Selu", "Shape", "Sigmoid", "Sign", "Sin", "Size", "Slice", "Softmax", "Softplus", "Softsign", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tanh", "Tile", "Transpose", "Unsqueeze", "Where"]
-)
-"""What a network may be made of: arithmetic and shapes. No control flow, nothing random, nothing that reads or calls."""
+# fmt: off
+OPERATORS = frozenset((
+    "Abs", "Add", "And", "ArgMax", "ArgMin", "AveragePool", "BatchNormalization", "Cast", "CastLike", "Clip",
+    "Concat", "Constant", "ConstantOfShape", "Conv", "Cos", "Div", "Elu", "Equal", "Erf", "Exp", "Expand",
+    "Flatten", "GRU", "Gather", "GatherElements", "GatherND", "Gelu", "Gemm", "GlobalAveragePool",
+    "GlobalMaxPool", "Greater", "GreaterOrEqual", "GroupNormalization", "HardSigmoid", "Identity",
+    "InstanceNormalization", "IsInf", "IsNaN", "LSTM", "LayerNormalization", "LeakyRelu", "Less", "LessOrEqual",
+    "Log", "LogSoftmax", "MatMul", "Max", "MaxPool", "Mean", "Min", "Mod", "Mul", "Neg", "Not", "Or", "PRelu",
+    "Pad", "Pow", "RNN", "Range", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin",
+    "ReduceProd", "ReduceSum", "ReduceSumSquare", "Relu", "Reshape", "Selu", "Shape", "Sigmoid", "Sign", "Sin",
+    "Size", "Slice", "Softmax", "Softplus", "Softsign", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tanh",
+    "Tile", "Transpose", "Unsqueeze", "Where",
+))
+# fmt: on
+"""What a network may be made of: arithmetic and shapes. No control flow, no randomness, nothing that calls or reads."""
 
 
 def check_skeleton(skeleton: bytes) -> Template:
@@ -100,7 +115,8 @@ async def check_in_child(skeleton: bytes, timeout_s: float = CHECK_TIMEOUT_S) ->
     try:
         problem = json.loads(answer)["problem"]
     except (ValueError, KeyError):
-        how = f"signal {-child.returncode}" if (child.returncode or 0) < 0 else f"exit code {child.returncode}"
+        code = child.returncode or 0
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
         return f"the process that checked it ended with {how}: too much memory or time, or a crash of onnxruntime"
     return None if problem is None else str(problem)
 
@@ -125,7 +141,7 @@ def random_vector(template: Template, rng: np.random.Generator) -> Vector:
     return vector
 
 
-def _check_model(model) -> None:  # type: ignore[no-untyped-def]
+def _check_model(model: onnx.ModelProto) -> None:
     if model.functions:
         raise TemplateError(f"it defines functions ({model.functions[0].name}); only a plain graph is accepted")
     if model.training_info or model.graph.sparse_initializer or model.graph.quantization_annotation:
@@ -136,26 +152,29 @@ def _check_model(model) -> None:  # type: ignore[no-untyped-def]
     if len(model.graph.node) > MAX_NODES:
         raise TemplateError(f"{len(model.graph.node)} operators; at most {MAX_NODES} are accepted")
     for node in model.graph.node:
-        if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS:
-            raise TemplateError(f"operator {node.domain or 'ai.onnx'}.{node.op_type} is not accepted")
-        for attribute in node.attribute:
-            if attribute.HasField("g") or attribute.graphs:
-                raise TemplateError(f"operator {node.op_type} carries a graph of its own")
-            _check_data(attribute.t, f"a constant of {node.op_type}")
-            for tensor in attribute.tensors:
-                _check_data(tensor, f"a constant of {node.op_type}")
-            if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
-                raise TemplateError(f"operator {node.op_type} carries sparse constants")
+        _check_node(node)
     for initializer in model.graph.initializer:
         _check_data(initializer, initializer.name)
 
 
-def _check_data(tensor, name: str) -> None:  # type: ignore[no-untyped-def]
+def _check_node(node: onnx.NodeProto) -> None:
+    if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS:
+        raise TemplateError(f"operator {node.domain or 'ai.onnx'}.{node.op_type} is not accepted")
+    for attribute in node.attribute:
+        if attribute.HasField("g") or attribute.graphs:
+            raise TemplateError(f"operator {node.op_type} carries a graph of its own")
+        if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
+            raise TemplateError(f"operator {node.op_type} carries sparse constants")
+        for tensor in (attribute.t, *attribute.tensors):
+            _check_data(tensor, f"a constant of {node.op_type}")
+
+
+def _check_data(tensor: onnx.TensorProto, name: str) -> None:
     if tensor.external_data or tensor.data_location:
         raise TemplateError(f"{name} lies outside the file")
 
 
-def _check_parameters(model, template: Template, vector: Vector) -> None:  # type: ignore[no-untyped-def]
+def _check_parameters(model: onnx.ModelProto, template: Template, vector: Vector) -> None:
     """Each initializer of the table holds exactly what was written at its offset, and no name stands twice."""
     from onnx import numpy_helper
 
@@ -172,7 +191,7 @@ def _check_parameters(model, template: Template, vector: Vector) -> None:  # typ
             raise TemplateError(f"parameter {tensor.name} doesn't lie where the table says")
 
 
-def _check_interface(model, template: Template) -> None:  # type: ignore[no-untyped-def]
+def _check_interface(model: onnx.ModelProto, template: Template) -> None:
     wanted = set(expected_inputs(template.contract))
     inputs = {i.name for i in model.graph.input} - {i.name for i in model.graph.initializer}
     outputs = [o.name for o in model.graph.output]

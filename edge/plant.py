@@ -22,8 +22,10 @@ from broker_bridge.session import Connector, Message, PublishRefused, Session, S
 from edge.ingest import Effect, Ingest, Problem, SampleReady
 from edge.models import Model
 from edge.outputs import Leaf, Outputs, Prediction, alive_topic
+from edge.quality import QualityCounters
 from edge.store import SampleStore, StoredPrediction
 from uns_topics.presence import Variant
+from uns_topics.reports import DataQuality
 
 log = logging.getLogger("headgate.edge")
 
@@ -50,6 +52,7 @@ class Plant:
         connector: the plant's broker.
         home: the path under which the edge's own `alive` leaf stands.
         store, executor: the sample store and the single thread that it is used from.
+        quality: counts what the samples look like.
         on_stored: called on the loop after each stored batch.
     """
 
@@ -65,6 +68,7 @@ class Plant:
         home: str,
         output: str,
         max_batch: int,
+        quality: QualityCounters,
         on_stored: Callable[[], None],
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -78,6 +82,7 @@ class Plant:
         self._alive = alive_topic(home, federation, participant)
         self._served: Served | None = None
         self._newest: dict[str, SampleReady] = {}
+        self.quality = quality
         self._leaves: dict[str, bytes] = {}
         self._waiting: list[Effect] = []
         self._wake = asyncio.Event()
@@ -100,6 +105,10 @@ class Plant:
             work = tasks.create_task(self._work(), name="plant.work")
             await self._link.run()
             work.cancel()
+
+    def data_quality(self, samples: int, matured: int) -> DataQuality:
+        """What may be said of the data: shares and counts."""
+        return self.quality.report(self.problems, self._ingest.messages, samples, matured)
 
     @property
     def instances(self) -> int:
@@ -151,6 +160,7 @@ class Plant:
                 self._problem(effect)
         fresh = [effect for effect in batch if isinstance(effect, SampleReady)]
         for sample in fresh:
+            self.quality.add(sample.instance, sample.values[None] if sample.rows is None else sample.rows)
             known = self._newest.get(sample.instance)
             if known is None or sample.time_s >= known.time_s:
                 self._newest[sample.instance] = sample

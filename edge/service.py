@@ -21,19 +21,25 @@ from edge.models import ModelStore
 from edge.outputs import common_home
 from edge.participation import Counts, Participation
 from edge.plant import Plant, Served
+from edge.quality import QualityCounters
 from edge.signal_map import MapError, SignalMap, bind
 from edge.store import SampleStore
 from edge.trainer_client import TrainerProcess
 from edge.workshop import Workshop
+from uns_topics.codes import Reason
 from uns_topics.contract import Contract
 from uns_topics.plan import Plan
 from uns_topics.presence import Variant
+from uns_topics.reports import DataQuality
 from uns_topics.rounds import VersionManifest
+from uns_topics.topics import Kind
 
 log = logging.getLogger("headgate.edge")
 
 EXIT_OK, EXIT_BROKER = 0, 4
 CONTRACT_KEY = "contract"
+MIN_JUDGED = 100
+"""Samples below which shares say nothing about the data's quality."""
 COUNT_EVERY_S = 0.5
 """The store is counted at most this often while samples pour in."""
 
@@ -99,6 +105,7 @@ class _Edge:
         self._contract_known = asyncio.Event()
         self._stored = asyncio.Event()
         self._served: Served | None = None
+        self._said_quality: DataQuality | None = None
 
     def _known_contract(self) -> Contract | None:
         """The contract to read the plant by: the approved file, or the one that a plan brought earlier."""
@@ -151,6 +158,11 @@ class _Edge:
         config, contract = self._config, self._contract
         assert contract is not None
         bound = bind(self._signal_map, contract)
+        if not bound.is_labelled and contract.label.kind != "none":
+            log.warning("%s has no source of labels: this participant can't train", config.signal_map)
+        aside = await asyncio.get_running_loop().run_in_executor(self._store_thread, self._store.use, contract)
+        if aside is not None:
+            log.warning("samples of another contract were set aside as %s", aside)
         self._plant = Plant(
             PahoConnector(config.plant_broker or config.broker),
             config.participant,
@@ -161,6 +173,7 @@ class _Edge:
             home=config.inference.home or common_home(self._signal_map.instance_prefixes()),
             output=contract.output_name,
             max_batch=config.inference.max_batch,
+            quality=QualityCounters(contract),
             on_stored=self._stored.set,
         )
         if self._served is not None:
@@ -180,9 +193,21 @@ class _Edge:
             if contract is not None:
                 loop = asyncio.get_running_loop()
                 counts = await loop.run_in_executor(self._store_thread, self._store.counts)
-                trainable = int(counts.matured * (contract.split.train if contract.split.by == "time" else 1))
-                self._federation.do(self._core.on_counts(Counts(counts.samples, counts.matured, counts.new, trainable)))
+                trainable = int(counts.matured * contract.split.train)
+                known = Counts(counts.samples, counts.matured, counts.new, trainable)
+                self._federation.do(self._core.on_counts(known, await self._judge(known)))
             await asyncio.sleep(COUNT_EVERY_S)
+
+    async def _judge(self, counts: Counts) -> Reason | None:
+        """Publish the data quality when its verdict changes or a good part more was seen; the gate's word."""
+        if self._plant is None or counts.samples < MIN_JUDGED:
+            return None
+        report = self._plant.data_quality(counts.samples, counts.matured)
+        said = self._said_quality
+        if said is None or said.verdict != report.verdict or report.samples >= 1.2 * said.samples:
+            self._said_quality = report
+            await self._federation.say(Kind.DATA_QUALITY, report)
+        return Reason.DATA_QUALITY if report.verdict == "hold" else None
 
     def _on_plan(self, plan: Plan) -> None:
         """With `approve: any`, a plan's contract is what the plant is read by."""

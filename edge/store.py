@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from edge.dataset import Dataset
 from edge.ingest import Effect, LabelSet, RunEnded, SampleReady
-from edge.labels import LabelRecord, is_timely, revised
+from edge.labels import LabelRecord, is_timely, remaining_steps, revised
 from edge.splits import NO_GROUP, SAID, split
 from uns_topics.contract import ClassLabel, Contract, DeclaredContext
 
@@ -301,13 +301,19 @@ class SampleStore:
             )
 
     def _end_run(self, end: RunEnded) -> None:
-        """Label the run's samples with the steps that were left (see `edge.labels.remaining_steps`), uncapped."""
+        """Label the run's samples with the steps that were left."""
         instance = self._instance_id(end.instance)
         group = self._group_id(instance, end.group)
-        self._db.execute(
-            "UPDATE samples SET label = ? + round((? - time_s) / ?) WHERE label IS NULL AND time_s <= ?"
-            " AND segment IN (SELECT id FROM segments WHERE instance = ? AND grp = ?)",
-            (end.remaining, end.time_s, end.period_s, end.time_s, instance, group),
+        found = self._db.execute(
+            "SELECT id, time_s FROM samples WHERE label IS NULL AND time_s <= ? AND segment IN"
+            " (SELECT id FROM segments WHERE instance = ? AND grp = ?)",
+            (end.time_s, instance, group),
+        ).fetchall()
+        times = np.array([time_s for _, time_s in found], np.float64)
+        steps = remaining_steps(times, end.time_s, end.remaining, end.period_s).tolist()
+        self._db.executemany(
+            "UPDATE samples SET label = ? WHERE id = ?",
+            [(left, sample) for left, (sample, _) in zip(steps, found, strict=True)],
         )
 
     def _add_predictions(self, predictions: Sequence[StoredPrediction]) -> None:
@@ -437,7 +443,7 @@ class SampleStore:
     def dataset(self, contract: Contract) -> Dataset:
         """All matured samples, split by the contract's rule, each instance by itself.
 
-        Labels of a run to failure are uncapped: see `edge.labels.capped`.
+        Labels of a run to failure are uncapped.
 
         Raises:
             StoreError: the samples were made under a contract with other features, labels or sample rule.

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from edge.trainer_protocol import HEAD_BYTES, FrameError, decode_body, encode_frame, frame_length
+from edge.trainer_protocol import EXIT_NOT_INSTALLED, HEAD_BYTES, FrameError, decode_body, encode_frame, frame_length
 from uns_topics.codes import Reason
 from uns_topics.plan import Training
 from uns_topics.tensors import Vector, vector_bytes
@@ -172,6 +172,8 @@ def _reason(code: object) -> Reason:
 async def _death(process: asyncio.subprocess.Process, cause: Exception) -> TrainerError:
     await _kill(process)
     code = process.returncode
+    if code == EXIT_NOT_INSTALLED:
+        return TrainerError(Reason.NO_TRAINER, "torch is not installed: pip install 'headgate[train]'")
     if code == -signal.SIGKILL and not isinstance(cause, FrameError):
         detail = "the trainer was killed by signal 9, most likely for want of memory"
         return TrainerError(Reason.TRAINER_OUT_OF_MEMORY, detail)

@@ -20,6 +20,8 @@ from typing import Any, BinaryIO
 import msgpack
 
 MAX_FRAME_BYTES = 2**31
+EXIT_NOT_INSTALLED = 69
+"""Exit code of a trainer whose libraries are missing (EX_UNAVAILABLE of sysexits.h)."""
 _LENGTH = struct.Struct(">I")
 
 

@@ -30,7 +30,7 @@ from uns_topics.contract import ClassLabel, Contract, RunToFailureLabel
 from uns_topics.plan import Plan
 from uns_topics.reports import Evaluation, FeatureCell, ModelName, PartScores, Statistics
 from uns_topics.rounds import RoundAnnouncement, VersionManifest
-from uns_topics.standardisation import cells, class_weights, context_slots, fill_standardisation
+from uns_topics.standardisation import Moments, cells, class_weights, context_slots, fill_standardisation
 from uns_topics.template import Template, TemplateError, read_template
 from uns_topics.tensors import Vector, vector_bytes, vector_from_bytes
 from uns_topics.update import UpdateHeader, encode_update, pack_groups
@@ -99,10 +99,12 @@ class Workshop:
 
     # Templates and versions ------------------------------------------------------------------------------------------
 
-    def template_on_disk(self, plan: Plan) -> bool:
-        """Whether the plan's template was checked before and lies on disk unchanged; it is used from then on."""
+    def follow(self, plan: Plan) -> bool:
+        """Work by this plan; says whether its template was checked before and lies on disk unchanged."""
+        if self._plan is None or self._plan.generation != plan.generation:
+            self._class_weights = ()
+        self._plan = plan
         if self._template is not None and self._template.sha256 == plan.template.sha256:
-            self._plan = plan
             return True
         if plan.template.sha256 not in self._models.skeletons():
             return False
@@ -111,7 +113,7 @@ class Workshop:
         except ModelRefused as error:
             log.warning("%s; it is fetched again", error)
             return False
-        self._use(plan, template)
+        self._use(template)
         return True
 
     async def check_template(self, plan: Plan, skeleton: bytes) -> str | None:
@@ -130,16 +132,19 @@ class Workshop:
         if problem is not None:
             return problem
         await self._run(self._scoring, lambda: self._models.save_template(template))
-        self._use(plan, template)
+        self._use(template)
         return None
 
-    def _use(self, plan: Plan, template: Template) -> None:
+    def _use(self, template: Template) -> None:
         if self._template is None or self._template.sha256 != template.sha256:
             self._open, self._local, self._local_base = {}, None, None
-        self._plan, self._template = plan, template
+        self._template = template
 
-    async def verify(self, manifest: VersionManifest, content: bytes) -> str | None:
-        """Build, prove and keep a version; returns why it was refused, or None."""
+    async def verify(self, manifest: VersionManifest, content: bytes, keep: frozenset[int]) -> str | None:
+        """Build, prove and keep a version; returns why it was refused, or None.
+
+        Args: keep: the other versions that are still needed.
+        """
         template = self._template
         if template is None:
             return "its template is not here"
@@ -150,16 +155,15 @@ class Workshop:
             except ValueError as error:
                 raise ModelRefused(str(error)) from error
             model = open_version(template, vector, manifest)
-            self._models.save(manifest, vector, template.sha256, keep=frozenset(list(self._open)[-2:]))
+            self._models.save(manifest, vector, template.sha256, keep=keep)
             return model
 
         try:
             model = await self._run(self._scoring, work)
         except ModelRefused as error:
             return str(error)
+        self._open = {version: known for version, known in self._open.items() if version in keep}
         self._open[manifest.version] = model
-        for version in sorted(self._open)[:-3]:
-            del self._open[version]
         return None
 
     def model(self, version: int) -> Model:
@@ -239,7 +243,8 @@ class Workshop:
         """Train from the round's base on a fresh snapshot; the update, or why there is none."""
         assert self._trainer is not None
         started = time.monotonic()
-        client, base = announcement.client, self.model(announcement.base).vector
+        client, model = announcement.client, self.model(announcement.base)
+        template, base = model.template, model.vector
         self._class_weights = client.class_weights
         dataset = await self._freeze(announcement.round_number)
         try:
@@ -248,7 +253,7 @@ class Workshop:
                 trained = await self._trainer.train(
                     base, client.training, class_weights=client.class_weights, seed=announcement.seed
                 )
-            groups, body = pack_groups(trained.delta, base_table(self.model(announcement.base)), client.encoding)
+            groups, body = pack_groups(trained.delta, template.table, client.encoding)
         except TrainerError as error:
             log.warning("round %d is skipped: %s", announcement.round_number, error)
             self._trainer_knows = None
@@ -322,7 +327,8 @@ class Workshop:
         weights = self._class_weights
 
         def work() -> PartScores:
-            return _score_part(dataset, Part.SELECT, _predict(dataset, Part.SELECT, chosen), contract, weights)
+            predictions = _predict(dataset, Part.SELECT, chosen)
+            return _score_part(dataset, Part.SELECT, predictions, contract, weights, capped=True)
 
         return Evaluation(
             generation=candidate.generation,
@@ -379,10 +385,6 @@ class Workshop:
         return await asyncio.get_running_loop().run_in_executor(executor, work)
 
 
-def base_table(model: Model):  # type: ignore[no-untyped-def]
-    return model.template.table
-
-
 def _predict(dataset: Dataset, part: Part, models: dict[ModelName, Model]) -> Predictions:
     index = dataset.of(part)
     outputs: dict[ModelName, list[npt.NDArray[np.float32]]] = {name: [] for name in models}
@@ -407,10 +409,11 @@ def _score_part(
     return score(predictions, dataset.labels[index], dataset.groups[index], contract, weights, capped=capped)
 
 
-def _cells(dataset: Dataset, contract: Contract):  # type: ignore[no-untyped-def]
-    index = dataset.of(Part.TRAIN)
-    rows = dataset.rows[np.unique(dataset.windows[index, 1] - 1)] if len(index) else dataset.rows[:0]
-    declared = np.zeros(len(rows), np.int64)
+def _cells(dataset: Dataset, contract: Contract) -> dict[int, dict[str, Moments]]:
+    """Statistics of the training part: each row once, however many windows share it."""
+    stops, first = np.unique(dataset.windows[dataset.of(Part.TRAIN), 1] - 1, return_index=True)
+    rows = dataset.rows[stops]
+    declared = dataset.contexts[dataset.of(Part.TRAIN)][first]
     return cells(rows, context_slots(rows, declared, contract), contract)
 
 

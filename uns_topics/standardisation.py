@@ -82,9 +82,8 @@ def context_slots(
     centres = (np.array(context.centres) - low) / (high - low)  # (C, k)
     point = scale(values, contract)[:, columns]  # (n, k)
     distance = np.square(point[:, None, :] - centres[None]).sum(axis=2)  # (n, C)
-    slots = np.argmin(np.where(np.isnan(distance), np.inf, distance), axis=1) + 1
-    slots[np.isnan(distance).any(axis=1)] = 0
-    return slots.astype(np.int64)
+    nearest = np.argmin(np.where(np.isnan(distance), np.inf, distance), axis=1) + 1
+    return np.where(np.isnan(distance).any(axis=1), 0, nearest).astype(np.int64)
 
 
 def cells(

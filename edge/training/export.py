@@ -13,30 +13,25 @@ import warnings
 from collections.abc import Collection
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 
 from edge.training.modules import PlantModel
 from edge.training.networks import build_model
-from edge.training.vectors import read_vector, role_of, write_vector
+from edge.training.proof import ProofError, prove
+from edge.training.vectors import read_vector, role_of
 from uns_topics.contract import Contract
-from uns_topics.golden import run_model
 from uns_topics.template import (
     CONTEXT_INPUT,
     FEATURES_INPUT,
-    Lineage,
     Network,
     Template,
     TemplateInfo,
-    golden_inputs,
     make_template,
 )
-from uns_topics.tensors import Role, Tensor, TensorTable, Vector
+from uns_topics.tensors import Tensor, TensorTable, Vector
 
 OPSET = 18
-TOLERANCE = 1e-4
-"""Largest difference between torch and onnxruntime that a proof lets pass, relative beyond 1."""
 
 
 class ExportError(Exception):
@@ -56,10 +51,11 @@ def make_model(
     table = TensorTable(tensors=_locate(graph, tensors, module))
     info = TemplateInfo(network=network, contract=contract, output=contract.output_name, table=table)
     template = make_template(graph.SerializeToString(deterministic=True), info)
-    initial = read_vector(module, table)
-    _prove(template, module, seed)
-    write_vector(module, table, initial)
-    return template, initial
+    try:
+        prove(template, module)
+    except ProofError as error:
+        raise ExportError(f"not a usable template: {error}") from None
+    return template, read_vector(module, table)
 
 
 def _export(module: PlantModel, contract: Contract) -> tuple[onnx.ModelProto, list[str]]:
@@ -143,36 +139,3 @@ def _locate(model: onnx.ModelProto, names: list[str], module: PlantModel) -> tup
         tensors.append(tensor)
         offset += tensor.size
     return tuple(tensors)
-
-
-def _prove(template: Template, module: PlantModel, seed: int) -> None:
-    """Random parameters in, both runtimes compared: a wrong offset or a folded parameter shows."""
-    rng = np.random.default_rng(seed)
-    vector = _random_vector(template.table, read_vector(module, template.table), rng)
-    write_vector(module, template.table, vector)
-    inputs = golden_inputs(template.sha256, template.contract)
-    raw = template.file(vector, template.version_info(0, 0, Lineage(origin="new")))
-    measured = run_model(raw, inputs)
-    with torch.no_grad():
-        context = torch.from_numpy(inputs[CONTEXT_INPUT]) if CONTEXT_INPUT in inputs else None
-        expected = module(torch.from_numpy(inputs[FEATURES_INPUT]), context).numpy()
-    difference = np.abs(measured - expected) / np.maximum(1.0, np.abs(expected))
-    if measured.shape != expected.shape or not float(difference.max()) <= TOLERANCE:
-        gap = float(difference.max())
-        raise ExportError(f"with random parameters onnxruntime and torch differ by {gap:.2g}: not a usable template")
-
-
-def _random_vector(table: TensorTable, initial: Vector, rng: np.random.Generator) -> Vector:
-    """Non-trivial values everywhere, kept where a range has to stay a range and a deviation positive."""
-    vector = initial.copy()
-    for tensor in table.tensors:
-        values: npt.NDArray[np.float64] = rng.standard_normal(tensor.size) * 0.5
-        place = slice(tensor.offset, tensor.offset + tensor.size)
-        if tensor.role is Role.FROZEN:
-            values = initial[place] * (1 + 0.01 * rng.random(tensor.size))
-        elif tensor.role is Role.BUFFER:
-            values = 0.5 + rng.random(tensor.size)  # a variance has to stay positive
-        elif tensor.role is Role.LOCAL:
-            values = 0.5 + 0.5 * rng.random(tensor.size)
-        vector[place] = values
-    return vector

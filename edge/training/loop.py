@@ -11,6 +11,7 @@ from torch import Tensor
 
 from edge.dataset import Dataset, Part
 from edge.training.modules import PlantModel
+from edge.training.optimizers import Adam, Optimizer, Sgd
 from uns_topics.contract import ClassLabel, Contract, RunToFailureLabel
 from uns_topics.plan import Training
 
@@ -43,7 +44,7 @@ class Objective:
 
 def train(
     model: PlantModel,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     dataset: Dataset,
     objective: Objective,
     settings: Training,
@@ -61,7 +62,7 @@ def train(
         if anchor:  # FedProx (Li et al. 2020, arXiv:1812.06127): mu / 2 * |w - w_global|^2
             distance = sum(torch.square(p - a).sum() for p, a in zip(model.parameters(), anchor, strict=True))
             loss = loss + settings.proximal_mu / 2 * distance
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -93,8 +94,8 @@ def batch(dataset: Dataset, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor
     )
 
 
-def make_optimizer(model: PlantModel, settings: Training) -> torch.optim.Optimizer:
+def make_optimizer(model: PlantModel, settings: Training) -> Optimizer:
     """A fresh optimiser: in a round it starts anew, because its state belongs to no global version."""
     if settings.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
-    return torch.optim.SGD(model.parameters(), lr=settings.learning_rate, momentum=0.9)
+        return Adam(model.parameters(), settings.learning_rate)
+    return Sgd(model.parameters(), settings.learning_rate)

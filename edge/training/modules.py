@@ -33,8 +33,9 @@ class Standardise(nn.Module):
         filled = torch.where(present, features, self.minimum)
         clipped = torch.minimum(torch.maximum(filled, self.minimum), self.maximum)
         scaled = (clipped - self.minimum) / (self.maximum - self.minimum)
-        mean = self.mean[0] if slots is None else self.mean[slots]  # (F,) or (..., F)
-        deviation = self.deviation[0] if slots is None else self.deviation[slots]
+        mean, deviation = self.mean[0], self.deviation[0]  # (F,)
+        if slots is not None:  # one Gather each
+            mean, deviation = nn.functional.embedding(slots, self.mean), nn.functional.embedding(slots, self.deviation)
         values = torch.where(present, (scaled - mean) / deviation, torch.zeros_like(scaled))
         return values, present.to(scaled.dtype)
 
@@ -114,7 +115,7 @@ class PlantModel(nn.Module):
         values, mask = self.standardise(features, self._slots_of(features, context))  # (N, F) or (N, L, F)
         if self._reconstructs:
             rebuilt = self.network(torch.cat([values, mask], dim=-1))  # as values
-            error = (torch.square(rebuilt - values) * mask).flatten(1).sum(dim=1)
+            error: Tensor = (torch.square(rebuilt - values) * mask).flatten(1).sum(dim=1)
             return error / torch.clamp(mask.flatten(1).sum(dim=1), min=1.0)
         return self.network(torch.cat([values, mask], dim=-1)).squeeze(-1)  # type: ignore[no-any-return]
 

@@ -16,13 +16,23 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import torch
 
 from edge.dataset import Dataset, Part
-from edge.trainer_protocol import encode_frame, read_frame
+from edge.trainer_protocol import EXIT_NOT_INSTALLED, encode_frame, read_frame
+
+try:
+    import torch
+except ModuleNotFoundError:
+    if __name__ != "__main__":
+        raise
+    sys.stderr.write("the trainer needs torch, which is not installed: pip install 'headgate[train]'\n")
+    sys.exit(EXIT_NOT_INSTALLED)
+
 from edge.training.loop import Diverged, Objective, make_optimizer, score, train
 from edge.training.modules import PlantModel
 from edge.training.networks import build_model
+from edge.training.optimizers import Optimizer
+from edge.training.proof import prove
 from edge.training.vectors import read_vector, write_vector
 from uns_topics.codes import Reason
 from uns_topics.plan import Training
@@ -38,7 +48,7 @@ class LocalOnly:
     """The second model: it goes on from call to call, and its best parameters by the select part are kept."""
 
     model: PlantModel
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     best: Vector
     best_loss: float = float("inf")
     steps: int = 0
@@ -82,8 +92,9 @@ class Trainer:
         template = read_template(request["skeleton"])
         if self._template is None or self._template.sha256 != template.sha256:
             info = template.info
-            self._model = build_model(info.contract, info.network, frozenset(request.get("factories", ())))
-            self._template, self._local = template, None
+            model = build_model(info.contract, info.network, frozenset(request.get("factories", ())))
+            prove(template, model)  # another release may build another module under the same name
+            self._template, self._model, self._local = template, model, None
         return {}
 
     def _set_dataset(self, request: Message) -> Message:
@@ -162,6 +173,8 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     torch.set_num_threads(1)
     serve(sys.stdin.buffer, answers)
+    answers.close()
+    os._exit(0)  # taking torch down in order costs most of a second
 
 
 if __name__ == "__main__":

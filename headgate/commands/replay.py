@@ -7,17 +7,14 @@ import asyncio
 import os
 import time
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 
 from broker_bridge.config import BrokerConfig
 from broker_bridge.paho_session import PahoConnector
-from broker_bridge.session import Message
 from broker_bridge.settings import validate
-from headgate.demo.simulator import publish_fast, publish_paced
+from headgate.demo.simulator import Publisher, publish_fast, publish_paced
 from headgate.exits import CommandError, Exit
 from headgate.parsers import Subparsers, add_command
-from headgate.plants.cmapss import SUBSETS, DataMissing, emissions, read_subset
 from headgate.plants.emission import Emission
 from headgate.running import run_service, set_up_logging
 
@@ -35,7 +32,7 @@ def register(subparsers: Subparsers) -> None:
         run_replay,
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the files as distributed")
-    parser.add_argument("--subset", default="FD001", choices=SUBSETS)
+    parser.add_argument("--subset", default="FD001", choices=("FD001", "FD002", "FD003", "FD004"))
     parser.add_argument("--broker", default="mqtt://127.0.0.1", metavar="URL")
     parser.add_argument("--prefix", metavar="PATH", help="topic prefix of the plant (default: acme/<subset>)")
     parser.add_argument(
@@ -48,6 +45,8 @@ def register(subparsers: Subparsers) -> None:
 
 def run_replay(arguments: argparse.Namespace) -> int:
     """`headgate replay`."""
+    from headgate.plants.cmapss import DataMissing, emissions, read_subset
+
     if arguments.speed is not None and arguments.speed <= 0:
         raise CommandError("--speed must be above 0", Exit.USAGE)
     set_up_logging()
@@ -57,29 +56,27 @@ def run_replay(arguments: argparse.Namespace) -> int:
     except DataMissing as error:
         raise CommandError(str(error), Exit.NOT_FOUND) from None
     prefix = (arguments.prefix or f"acme/{arguments.subset.lower()}").rstrip("/")
-    recorded: Iterator[Emission] = chain(emissions(subset, f"{prefix}/testbed/bench1"))
-
-    def ignore(_message: Message) -> None:
-        """A replay listens to nothing."""
+    recorded: Iterator[Emission] = emissions(subset, f"{prefix}/testbed/bench1")
 
     async def main(stop: asyncio.Event) -> int:
-        async with PahoConnector(broker).connect(f"headgate-replay-{os.getpid()}", on_message=ignore) as session:
-            started = time.monotonic()
-            sending = (
-                publish_fast(session, recorded)
-                if arguments.speed is None
-                else publish_paced(session, recorded, arguments.speed)
-            )
-            work = asyncio.create_task(sending, name="replay")
-            stopping = asyncio.create_task(stop.wait(), name="stop")
+        publisher = Publisher(PahoConnector(broker), f"headgate-replay-{os.getpid()}")
+        sending = (
+            publish_fast(publisher, recorded)
+            if arguments.speed is None
+            else publish_paced(publisher, recorded, arguments.speed)
+        )
+        started = time.monotonic()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(publisher.run(), name="replay link")
+            work = tasks.create_task(sending, name="replay")
+            stopping = tasks.create_task(stop.wait(), name="stop")
             await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                seconds = time.monotonic() - started
+                print(f"{work.result()} messages in {seconds:.1f} s under {prefix}/testbed/bench1")
+            work.cancel()
             stopping.cancel()
-            if not work.done():
-                work.cancel()
-                await asyncio.gather(work, return_exceptions=True)
-                return Exit.OK
-            seconds = time.monotonic() - started
-            print(f"{work.result()} messages in {seconds:.1f} s under {prefix}/testbed/bench1")
+            await publisher.close()
         return Exit.OK
 
     return run_service(main)

@@ -110,7 +110,6 @@ class _Demo:
                 "training": scenario.training,
                 "tolerances": {**scenario.tolerances, "rounds": self._options.rounds},
                 "heartbeat_s": 2.0,
-                "seed": self._options.seed,
             },
         )
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from edge.outputs import common_home
+from edge.signal_map import SignalMap
 from headgate.plants.emission import Emission
 
 
@@ -26,6 +28,11 @@ class PlantScript:
     signal_map: dict[str, Any]
     history: Callable[[], Iterator[Emission]] = field(repr=False)
     live: Callable[[], Iterator[Emission]] | None = field(default=None, repr=False)
+
+    @property
+    def home(self) -> str:
+        """Where the edge's `alive` leaf stands."""
+        return common_home(SignalMap.model_validate(self.signal_map).instance_prefixes())
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from broker_bridge.config import BrokerConfig
+from broker_bridge.link import Link
 from broker_bridge.paho_session import PahoConnector
-from broker_bridge.session import Connector, Message, Session
-from edge.outputs import alive_topic, common_home
+from broker_bridge.session import Connector, Message, Session, SessionLost
+from edge.outputs import alive_topic
 from headgate.demo.scenario import PlantScript, Scenario
 from headgate.plants.emission import Emission
 
@@ -38,39 +39,83 @@ async def play(scenario: Scenario, broker: BrokerConfig, stop: asyncio.Event) ->
 
 
 async def _play_plant(connector: Connector, federation: str, plant: PlantScript, live_speed: float) -> None:
+    publisher = Publisher(connector, f"simulator-{plant.participant}-{os.getpid()}")
     listening = asyncio.Event()
-
-    def on_message(message: Message) -> None:
-        if message.payload == b"true":
-            listening.set()
-
-    async with connector.connect(f"simulator-{plant.participant}-{os.getpid()}", on_message=on_message) as session:
-        await session.subscribe(alive_topic(common_home(plant.instances), federation, plant.participant))
+    publisher.listen(alive_topic(plant.home, federation, plant.participant), listening)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(publisher.run(), name=f"{plant.participant} link")
         await listening.wait()
         started = time.monotonic()
-        count = await publish_fast(session, plant.history())
+        count = await publish_fast(publisher, plant.history())
         log.info("%s: %d messages of history in %.1f s", plant.participant, count, time.monotonic() - started)
         if plant.live is not None:
-            await publish_paced(session, plant.live(), live_speed)
-        await session.wait_closed()
+            await publish_paced(publisher, plant.live(), live_speed)
 
 
-async def publish_fast(session: Session, emissions: Iterator[Emission]) -> int:
+class Publisher:
+    """Publishes over a link that may come and go: what was not acknowledged is published again, as a gateway does."""
+
+    def __init__(self, connector: Connector, client_id: str) -> None:
+        self._up = asyncio.Event()
+        self._heard: dict[str, asyncio.Event] = {}
+        self._link = Link(
+            connector,
+            client_id,
+            on_message=self._on_message,
+            on_up=self._on_up,
+            on_down=lambda _reason: self._up.clear(),
+            make_will=lambda _birth: None,
+        )
+
+    def listen(self, topic: str, heard: asyncio.Event) -> None:
+        """Set the event when the topic says `true`; before `run`."""
+        self._heard[topic] = heard
+
+    async def run(self) -> None:
+        """Hold the link. Raises: BrokerRefused."""
+        await self._link.run()
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._link.close()
+
+    async def publish(self, emission: Emission) -> None:
+        """Publish one emission, waiting for the broker where it is away."""
+        while True:
+            await self._up.wait()
+            try:
+                await self._link.publish(emission.topic, emission.payload, retain=emission.retain)
+            except SessionLost:
+                await asyncio.sleep(0)  # the link clears `_up` in this turn
+            else:
+                return
+
+    async def _on_up(self, session: Session, _birth: int) -> None:
+        if self._heard:
+            await session.subscribe(*self._heard)
+        self._up.set()
+
+    def _on_message(self, message: Message) -> None:
+        if message.payload == b"true" and message.topic in self._heard:
+            self._heard[message.topic].set()
+
+
+async def publish_fast(publisher: Publisher, emissions: Iterator[Emission]) -> int:
     """Publish as fast as the broker acknowledges; returns how many."""
     count = 0
     while batch := list(islice(emissions, IN_FLIGHT)):
-        await asyncio.gather(*(session.publish(e.topic, e.payload, retain=e.retain) for e in batch))
+        await asyncio.gather(*(publisher.publish(e) for e in batch))
         count += len(batch)
     return count
 
 
-async def publish_paced(session: Session, emissions: Iterable[Emission], speed: float) -> int:
+async def publish_paced(publisher: Publisher, emissions: Iterable[Emission], speed: float) -> int:
     """Publish with the pauses of the event times, `speed` event seconds to one second; returns how many."""
     count, started, first = 0, time.monotonic(), None
     for emission in emissions:
         first = emission.time_s if first is None else first
         due = started + (emission.time_s - first) / speed
         await asyncio.sleep(max(0.0, due - time.monotonic()))
-        await session.publish(emission.topic, emission.payload, retain=emission.retain)
+        await publisher.publish(emission)
         count += 1
     return count

@@ -146,7 +146,7 @@ class Chemistry:
 
 NO_CLEAN = Chemistry(base=-7.4, geometry=1.0, interplay=1.5, conditions=0.6, sense=1.0, thick_pas=205.0, dry_pct=40.0)
 WATER_SOLUBLE = Chemistry(
-    base=-7.4, geometry=0.2, interplay=3.0, conditions=0.8, sense=-2.0, thick_pas=180.0, dry_pct=44.0
+    base=-7.4, geometry=0.8, interplay=2.0, conditions=0.8, sense=-2.0, thick_pas=180.0, dry_pct=44.0
 )
 
 

@@ -40,7 +40,7 @@ def solder_plants(seed: int, count: int = DEFAULT_PLANTS) -> tuple[SolderPlant, 
 
 def _berlin(seed: int) -> SolderPlant:
     home = "acme/berlin/smt/{line}"
-    operating = OperatingRange(188, 20, 25.5, 2.5, 45, (45, 95), (25, 65), (8, 18), 10.0)
+    operating = OperatingRange(188, 22, 25.5, 2.5, 45, (45, 95), (25, 65), (8, 18), 11.0)
     return SolderPlant(
         plant_id="berlin",
         title="Berlin",
@@ -93,7 +93,7 @@ def _lyon(seed: int) -> SolderPlant:
         )
 
     cool_and_dry = OperatingRange(202, 8, 22.5, 0.8, 42, (52, 75), (35, 55), (8, 16))
-    warm_and_humid = OperatingRange(180, 10, 27.5, 1.5, 49, (60, 90), (28, 55), (10, 18))
+    warm_and_humid = OperatingRange(179, 10, 27.5, 1.5, 50, (60, 90), (28, 55), (10, 18))
     return SolderPlant(
         plant_id="lyon",
         title="Lyon",
@@ -140,9 +140,9 @@ def _lyon(seed: int) -> SolderPlant:
 
 def _gdansk(seed: int) -> SolderPlant:
     home = "acme/gdansk/smt/{line}"
-    warm = OperatingRange(174, 10, 27, 1.2, 50, (60, 95), (25, 55), (10, 20))
-    less_warm = OperatingRange(182, 10, 26, 1.2, 48, (60, 95), (25, 55), (10, 20))
-    dry = OperatingRange(206, 10, 24, 1.2, 41, (50, 80), (35, 65), (10, 20))
+    warm = OperatingRange(178, 10, 26.5, 1.2, 49, (60, 95), (25, 55), (10, 20))
+    less_warm = OperatingRange(184, 10, 26, 1.2, 48, (60, 95), (25, 55), (10, 20))
+    dry = OperatingRange(210, 10, 24, 1.2, 39, (50, 80), (35, 65), (10, 20))
     return SolderPlant(
         plant_id="gdansk",
         title="Gdańsk",
@@ -153,7 +153,7 @@ def _gdansk(seed: int) -> SolderPlant:
         ),
         chemistry=NO_CLEAN,
         board_interval_s=160.0,
-        history_boards=720,
+        history_boards=800,
         tags=(
             TagTopic(
                 f"{home}/printer/status",
@@ -261,14 +261,14 @@ def _drawn(seed: int, number: int) -> SolderPlant:
     old_home, home = style.instance, f"acme/{title.lower()}/smt/{{line}}"
     operating = OperatingRange(
         viscosity_pas=rng.uniform(178.0, 200.0),
-        viscosity_spread_pas=rng.uniform(8.0, 20.0),
-        temperature_c=rng.uniform(23.5, 26.5),
-        temperature_swing_c=rng.uniform(0.5, 2.5),
+        viscosity_spread_pas=rng.uniform(15.0, 23.0),
+        temperature_c=rng.uniform(24.0, 27.0),
+        temperature_swing_c=rng.uniform(1.0, 3.0),
         humidity_pct=rng.uniform(40.0, 50.0),
         pressure_n=(rng.uniform(45.0, 58.0), rng.uniform(75.0, 95.0)),
         speed_mm_s=(rng.uniform(25.0, 35.0), rng.uniform(50.0, 65.0)),
         cleaning_every=(8, rng.randrange(12, 21)),
-        misalignment_um=rng.uniform(6.0, 12.0),
+        misalignment_um=rng.uniform(9.0, 14.0),
     )
     return replace(
         style,
@@ -277,7 +277,7 @@ def _drawn(seed: int, number: int) -> SolderPlant:
         instance=home,
         lines=(SolderLine("line1", prefix, (Phase(0.0, operating),)),),
         board_interval_s=rng.choice((120.0, 150.0, 180.0)),
-        history_boards=rng.randrange(400, 900, 20),
+        history_boards=rng.randrange(640, 900, 20),
         tags=tuple(replace(tag, topic=tag.topic.replace(old_home, home)) for tag in style.tags),
         inspection=replace(style.inspection, topic=style.inspection.topic.replace(old_home, home)),
         verdicts=replace(style.verdicts, topic=style.verdicts.topic.replace(old_home, home)),

@@ -75,9 +75,7 @@ def test_a_cap_leaves_small_ones_in_proportion() -> None:
 
 
 @pytest.mark.parametrize("spooled", [False, True])
-def test_stored_updates_are_decoded_by_role(
-    spooled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stored_updates_are_decoded_by_role(spooled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if spooled:
         monkeypatch.setattr(updates_module, "SPOOL_ABOVE_BYTES", 0)
     table = tiny_template(buffer=True).table

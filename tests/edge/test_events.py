@@ -24,9 +24,7 @@ def part(rank: int, time_s: float, **values: float) -> Part:
     return Part(rank, time_s, time_s + 0.5, {int(name[1:]): value for name, value in values.items()})
 
 
-@pytest.mark.parametrize(
-    ("how", "expected"), [(Join.LAST, 7.0), (Join.MEAN, 5.0), (Join.MIN, 3.0), (Join.MAX, 7.0)]
-)
+@pytest.mark.parametrize(("how", "expected"), [(Join.LAST, 7.0), (Join.MEAN, 5.0), (Join.MIN, 3.0), (Join.MAX, 7.0)])
 def test_readings_join_as_of_a_time(how: Join, expected: float) -> None:
     history = TagHistory(1000.0)
     for time_s, value in [(30.0, 7.0), (10.0, 1.0), (40.0, 99.0), (20.0, 3.0)]:  # out of order

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def feed(ingest: Ingest, topic: str, payload: bytes, *, retain: bool = False, no
     return ingest.feed(topic, payload, retain=retain, arrival_s=now)
 
 
-def board(ingest: Ingest, key: str, time_s: float, line: str = LINE, **fields: object) -> list[Effect]:
+def board(ingest: Ingest, key: str, time_s: float, line: str = LINE, **fields: Any) -> list[Effect]:
     return feed(ingest, f"{line}/spi", flat(time_s, serial=key, **{"h": 120.0, **fields}))
 
 
@@ -223,10 +224,10 @@ def test_a_part_that_never_comes_is_given_up_in_event_time() -> None:
     assert np.isnan(sample.values[1])
 
 
-# Windows ---------------------------------------------------------------------------------------------------------------
+# Windows ----------------------------------------------------------------------------------------------------
 
 
-def cycle(ingest: Ingest, number: int, engine: int = 1, **fields: object) -> list[Effect]:
+def cycle(ingest: Ingest, number: int, engine: int = 1, **fields: Any) -> list[Effect]:
     content = {"s2": 640.0 + number, "s7": 550.0, "engine": engine, "file": "train", **fields}
     return feed(ingest, "test/FD001/cycle", flat(60.0 * number, seconds=True, **content))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge.labels import LabelRecord, capped, is_timely, remaining_steps, revised
+from edge.labels import LabelRecord, is_timely, remaining_steps, revised
 
 AOI = LabelRecord(1.0, "aoi", 2, 1, 100.0)
 
@@ -39,4 +39,3 @@ def test_remaining_steps_count_back_from_the_end() -> None:
     times = np.array([0.0, 60.0, 119.0, 180.0])
     assert remaining_steps(times, 180.0, 0.0, 60.0).tolist() == [3, 2, 1, 0]
     assert remaining_steps(times, 180.0, 20.0, 60.0).tolist() == [23, 22, 21, 20]
-    assert capped(np.array([200.0, 125.0, 3.0], np.float32), 125.0).tolist() == [125, 125, 3]

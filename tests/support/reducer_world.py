@@ -1,4 +1,4 @@
-"""The reducer on a fake clock, with its effects performed at once by stand-ins: a federation without sockets or tensors."""
+"""The reducer on a fake clock, its effects performed at once by stand-ins: a federation without sockets or tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A participant with a script instead of data: it moves the weights half of the way to its target, and says how far it is.
+"""A participant with a script instead of data: it moves weights half of the way to its target, and says how far it is.
 
 It speaks the whole protocol over a session (statistics, updates in chunks, evaluations), built from `uns_topics` and
 `broker_bridge` alone, so that the aggregator is tested against the wire and not against the edge's code.
@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from typing import Any, Self
 
 import numpy as np
 
 from broker_bridge.assembly import Assembly
 from broker_bridge.link import Link
 from broker_bridge.outgoing import Done, Outgoing, Send
-from broker_bridge.session import Connector, Message, Session, Will
+from broker_bridge.session import Connector, Message, Session, SessionLost, Will
 from uns_topics.contract import Metric
+from uns_topics.envelope import PayloadError
 from uns_topics.payloads import Writer, read
 from uns_topics.plan import Plan
 from uns_topics.presence import AggregatorStatus, ParticipantState, ParticipantStatus, Want
@@ -36,6 +38,7 @@ class ScriptedParticipant:
     Attributes:
         target: every weight goes towards this number.
         trains: answer rounds by itself.
+        lose: this many of the next chunks never leave.
         loss_of: the loss that it reports of a vector; by default the mean squared distance to its target.
     """
 
@@ -53,10 +56,12 @@ class ScriptedParticipant:
         self.current: VersionManifest | None = None
         self.candidate: VersionManifest | None = None
         self.aggregator: AggregatorStatus | None = None
+        self.aggregator_boots: list[str] = []
         self.held: dict[str, Vector] = {}
         self.receipts: list[Receipt] = []
         self.sent: dict[str, Outgoing] = {}
         self.rounds_seen: list[tuple[int, int]] = []
+        self.lose = 0
         self.wants: tuple[Want, ...] = ()
         self.new_samples = 10
         self._federation = federation
@@ -81,8 +86,10 @@ class ScriptedParticipant:
         )
         self._tasks: list[asyncio.Task[Any]] = []
 
-    async def __aenter__(self) -> ScriptedParticipant:
+    async def __aenter__(self) -> Self:
         self._tasks = [asyncio.create_task(self._link.run()), asyncio.create_task(self._run())]
+        for task in self._tasks:
+            task.add_done_callback(lambda _: self._later(self._notify))
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -93,11 +100,15 @@ class ScriptedParticipant:
 
     async def until(self, condition: Callable[[], object], timeout_s: float = 10.0) -> None:
         """Wait until something that arrives makes this true."""
-        for task in self._tasks:
-            if task.done():
-                task.result()
+
+        def reached() -> bool:
+            for task in self._tasks:
+                if task.done():
+                    task.result()
+            return bool(condition())
+
         async with asyncio.timeout(timeout_s), self._changed:
-            await self._changed.wait_for(lambda: bool(condition()))
+            await self._changed.wait_for(reached)
 
     async def say_status(self) -> None:
         """Status anew."""
@@ -173,7 +184,7 @@ class ScriptedParticipant:
     async def _on_up(self, session: Session, birth: int) -> None:
         self._birth = birth
         await session.subscribe(*participant_filters(self._federation, self.name))
-        for assembly, manifest in self._fetching.values():
+        for assembly, manifest in list(self._fetching.values()):
             await session.subscribe(*self._chunk_topics(assembly, manifest))
         topic, payload, qos, retain = self._status()
         await session.publish(topic, payload, qos=qos, retain=retain)
@@ -188,7 +199,12 @@ class ScriptedParticipant:
         elif topic.kind is Kind.MODEL_CHUNK:
             self._on_chunk(message.payload)
         else:
-            _, body = read(topic, message.payload)
+            try:
+                envelope, body = read(topic, message.payload)
+            except PayloadError:
+                return
+            if isinstance(body, AggregatorStatus) and envelope.boot not in self.aggregator_boots:
+                self.aggregator_boots.append(envelope.boot)
             self._on_body(topic, body)
         self._later(self._notify)
 
@@ -197,6 +213,9 @@ class ScriptedParticipant:
             case Plan():
                 self.plan = body
                 self._tell_statistics()
+                for manifest in (self.current, self.candidate):
+                    if manifest is not None:
+                        self._fetch(manifest)
                 self._later(self.say_status)
             case RoundAnnouncement():
                 self.round = body
@@ -274,7 +293,10 @@ class ScriptedParticipant:
         )
 
     def _fetch(self, manifest: VersionManifest) -> None:
-        if manifest.sha256 in self.held or manifest.full.id in self._fetching:
+        if self.plan is None or manifest.sha256 in self.held:
+            return
+        known = self._fetching.get(manifest.full.id)
+        if known is not None and known[0].manifest == manifest.full:
             return
         assembly = Assembly(manifest.full)
         self._fetching[manifest.full.id] = (assembly, manifest)
@@ -311,6 +333,9 @@ class ScriptedParticipant:
                 topic = FlTopic(self._federation, Kind.UPDATE_MANIFEST, participant=self.name, transfer=manifest.id)
                 await self._link.publish(str(topic), self._writer.seal(manifest))
                 for i in effect.chunks:
+                    if self.lose:
+                        self.lose -= 1
+                        continue
                     where = FlTopic(
                         self._federation, Kind.UPDATE_CHUNK, participant=self.name, transfer=manifest.id, index=i
                     )
@@ -329,19 +354,10 @@ class ScriptedParticipant:
         self._work.put_nowait(work)
 
     async def _run(self) -> None:
-        from broker_bridge.session import SessionLost
-
         while True:
             work = await self._work.get()
-            try:
+            with suppress(SessionLost):
                 await work()
-            except SessionLost:
-                pass
-            except Exception:
-                import traceback
-
-                traceback.print_exc()
-                raise
 
     async def _notify(self) -> None:
         async with self._changed:
