@@ -27,7 +27,7 @@ from aggregator.effects import (
 from aggregator.events import Event, RoundAnnounced, VersionMade, VersionPrepared, VersionPublished, WorkFailed
 from aggregator.registry import Registry
 from aggregator.showcase import Showcase
-from aggregator.state import State, VersionRef
+from aggregator.state import Phase, State, VersionRef
 from aggregator.store import MANIFEST, STRATEGY_STATE, PendingEffect, Store
 from aggregator.strategies.base import Strategy
 from aggregator.updates import decoded
@@ -92,7 +92,8 @@ class Performer:
             self._group.create_task(self._through(pending), name=f"aggregator {effect.kind}")
 
     async def _through(self, pending: PendingEffect) -> None:
-        await self._do(pending.effect)
+        if is_due(self._core.state, pending.effect):
+            await self._do(pending.effect)
         self._core.performed(pending.id)
 
     async def _do(self, effect: Effect) -> None:
@@ -134,12 +135,32 @@ class Performer:
             self._core.submit(event, attachments)
 
 
+def is_due(state: State, effect: Effect) -> bool:
+    """Whether the state still waits for this: after a crash an effect may be pending whose answer is stored already."""
+    bootstrap, candidate, current = state.bootstrap, state.candidate, state.round
+    match effect:
+        case AnnounceRound():
+            if state.phase is not Phase.OPEN or current is None:
+                return False
+            return (current.number, current.attempt) == (effect.round_number, effect.attempt)
+        case FillBootstrap():
+            return bootstrap is not None and bootstrap.filling and bootstrap.version == effect.version
+        case Aggregate():
+            return state.phase is Phase.AGGREGATING and candidate is not None and candidate.version == effect.version
+        case PrepareVersion():
+            if bootstrap is not None and bootstrap.made is not None:
+                return bootstrap.made.version == effect.version
+            return state.phase is Phase.COMMITTED and candidate is not None and candidate.version == effect.version
+        case PublishCandidate():
+            return state.phase is Phase.PUBLISHING and candidate is not None and candidate.version == effect.version
+    return True
+
+
 def tidy(workshop: Workshop, state: State) -> None:
     """Let go of what neither recovery nor a look back needs."""
     workshop.store.prune(state.last_round)
-    if state.candidate is None:  # else a vector may be on disk whose version is not recorded yet
-        current = (state.current.version, state.current.sha256)
-        workshop.registry.prune([*workshop.store.newest_versions(KEPT_VECTORS), current])
+    current = (state.current.version, state.current.sha256)
+    workshop.registry.prune([*workshop.store.newest_versions(KEPT_VECTORS), current])
 
 
 def aggregate(workshop: Workshop, state: State, effect: Aggregate) -> tuple[Event, dict[str, bytes]]:

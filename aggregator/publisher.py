@@ -35,7 +35,7 @@ class Publisher:
     Args:
         publish: sends one message and returns after PUBACK.
         on_too_large: a chunk was in flight at two ends of the connection, or was refused: the broker's limit is below
-            its size.
+            its size. No chunk is sent until `resume_chunks`.
     """
 
     def __init__(self, publish: Publish, on_too_large: Callable[[str], None]) -> None:
@@ -50,6 +50,7 @@ class Publisher:
         self._session = 0
         self._in_flight: set[str] = set()
         self._losses: Counter[str] = Counter()
+        self._chunks_wait = False
         self._changed = asyncio.Condition()
         self._wake = asyncio.Event()
 
@@ -97,9 +98,11 @@ class Publisher:
         """The connection ended."""
         self._up = False
 
-    def forget_losses(self) -> None:
-        """The chunk size changed: count ends of the connection anew."""
+    def resume_chunks(self) -> None:
+        """The chunk size changed: send chunks again, and count ends of the connection anew."""
         self._losses.clear()
+        self._chunks_wait = False
+        self._wake.set()
 
     async def run(self) -> None:
         """Publish what is due, until cancelled."""
@@ -126,7 +129,7 @@ class Publisher:
             if topic not in self._bulk:
                 return topic
             bulk = bulk or topic
-        return bulk
+        return None if self._chunks_wait else bulk
 
     async def _send(self, topic: str) -> None:
         revision, session = self._dirty[topic], self._session
@@ -161,10 +164,16 @@ class Publisher:
         if topic in self._chunks:
             self._losses[topic] += 1
             if self._losses[topic] >= 2:
-                self._on_too_large(f"the connection ended twice with {topic} in flight")
+                self._too_large(f"the connection ended twice with {topic} in flight")
 
     def _refused(self, topic: str, error: PublishRefused) -> None:
         if topic in self._chunks:
-            self._on_too_large(str(error))
+            self._too_large(str(error))
         else:
             _LOG.error("the broker refused %s: %s", topic, error)
+
+    def _too_large(self, why: str) -> None:
+        """No chunk of this size is sent any more: each would cost the connection once again."""
+        if not self._chunks_wait:
+            self._chunks_wait = True
+            self._on_too_large(why)

@@ -6,7 +6,7 @@ Everything blocks on disk or onnxruntime and is called in a thread.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from aggregator.vectors import VectorFiles
@@ -53,9 +53,9 @@ class Registry:
         """A version's vector. Raises: VectorError."""
         return self._vectors.read(version, sha256, self._template.table.size)
 
-    def prune(self, kept: Iterable[tuple[int, str]]) -> None:
-        """Remove the vectors of all versions but these."""
-        self._vectors.keep_only(kept)
+    def prune(self, kept: Collection[tuple[int, str]]) -> None:
+        """Remove the vectors of versions older than all of these."""
+        self._vectors.prune(kept)
 
     def prepare(self, version: int, vector: Vector, lineage: Lineage, epoch: int, chunk_bytes: int) -> VersionManifest:
         """The manifest of a version. Raises: PrepareError: outputs that are not finite."""

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 from typing import TypeVar
@@ -78,38 +79,50 @@ def wall_clock() -> Callable[[], float]:
     return lambda: offset + time.monotonic()
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What the service meets the world through; tests bring their own.
+
+    Attributes:
+        connector: opens sessions; None: aiomqtt with the configured broker.
+        golden: runs a model file; None: onnxruntime.
+        clock: seconds that never go back and mean the same after a restart.
+        sleep: waits between attempts to connect.
+        settle_s: how long to wait for the retained status of another aggregator.
+    """
+
+    connector: Connector | None = None
+    golden: Golden | None = None
+    clock: Callable[[], float] = field(default_factory=wall_clock)
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    settle_s: float = SETTLE_S
+
+
 async def run_aggregator(
     config: AggregatorConfig,
     *,
     stop: asyncio.Event,
     takeover: bool = False,
     from_model: Path | None = None,
-    connector: Connector | None = None,
-    golden: Golden | None = None,
-    clock: Callable[[], float] | None = None,
-    settle_s: float = SETTLE_S,
+    around: Surroundings | None = None,
 ) -> int:
     """Run one federation's aggregator until `stop` is set or it has to end.
 
     Args:
         takeover: start although another aggregator seems to run; it ends when it sees our higher epoch.
         from_model: a model file to go on from: its standardisation is kept.
-        connector, golden, clock, settle_s: how to reach the broker, run a model, tell the time; tests bring their own.
 
     Returns: an `ExitCode`: 0 stopped, 2 unusable configuration, model or store, 4 refused by the broker, 5 fenced off.
     """
+    world = around or Surroundings()
     try:
         with DirectoryLock(config.data_dir):
             store = Store(config.database or sqlite_url(config.data_dir))
             try:
-                now = clock or wall_clock()
-                foundation = await asyncio.to_thread(
-                    found, config, from_model, store, golden or _onnxruntime(), now(), store.get(_CHUNK_LIMIT)
-                )
-                service = _Service(
-                    config, foundation, store, connector or AiomqttConnector(config.broker), now, takeover, settle_s
-                )
-                return await service.run(stop)
+                limit = store.get(_CHUNK_LIMIT)
+                golden = world.golden or _onnxruntime()
+                foundation = await asyncio.to_thread(found, config, from_model, store, golden, world.clock(), limit)
+                return await _Service(config, foundation, store, world, takeover).run(stop)
             finally:
                 store.close()
     except (PlanError, TemplateError, StoreError, DirectoryInUse, VectorError, BrokerMisconfigured, OSError) as error:
@@ -132,15 +145,13 @@ class _Service:
         config: AggregatorConfig,
         foundation: Foundation,
         store: Store,
-        connector: Connector,
-        clock: Callable[[], float],
+        world: Surroundings,
         takeover: bool,
-        settle_s: float,
     ) -> None:
         self._config = config
         self._store = store
         self._takeover = takeover
-        self._settle_s = settle_s
+        self._settle_s = world.settle_s
         self._plan = foundation.plan
         self._template = foundation.registry.template
         self._boot = secrets.token_hex(4)
@@ -158,14 +169,15 @@ class _Service:
         self._birth = 0
         self._group = asyncio.TaskGroup()
         self._link = Link(
-            connector,
+            world.connector or AiomqttConnector(config.broker),
             f"{config.federation}-aggregator",
             on_message=self._on_message,
             on_up=self._on_up,
             on_down=self._on_down,
             make_will=self._will,
+            sleep=world.sleep,
         )
-        self._core = Core(store, foundation.state, clock, lambda effect: self._performer.perform(effect))
+        self._core = Core(store, foundation.state, world.clock, lambda effect: self._performer.perform(effect))
         self._publisher = Publisher(self._link.publish, self._on_too_large)
         self._showcase = Showcase(
             config.federation, self._plan, self._core, store, foundation.registry, self._publisher, self._writer
@@ -234,8 +246,7 @@ class _Service:
     def _on_down(self, reason: str) -> None:
         self._publisher.on_down()
         self._core.submit(LinkChanged(up=False))
-        if not self._ended.done():
-            _LOG.warning("connection lost: %s", reason)
+        _LOG.debug("connection lost: %s", reason)
 
     def _will(self, birth: int) -> Will:
         body = announce.death(self._core.state, birth)
@@ -329,8 +340,7 @@ class _Service:
             await self._too_large.wait()
             self._too_large.clear()
             await self._lower(self._plan.chunk_bytes // 2, self._why_too_large)
-            self._publisher.forget_losses()
-            self._too_large.clear()
+            self._publisher.resume_chunks()
 
     async def _lower(self, size: int, why: str) -> None:
         if size < MIN_CHUNK_BYTES:

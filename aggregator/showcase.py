@@ -74,8 +74,9 @@ class Showcase:
 
     async def set_plan(self, plan: Plan) -> None:
         """Another chunk size: plan, skeleton and manifests anew."""
-        self._plan = plan
-        self._held.clear()
+        async with self._showing:
+            self._plan = plan
+            self._held.clear()
         await self.show_all()
 
     def set_birth(self, birth: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -61,10 +61,13 @@ class VectorFiles:
             raise VectorError(f"{path}: differs from the SHA-256 of version {version}")
         return vector
 
-    def keep_only(self, kept: Iterable[tuple[int, str]]) -> int:
-        """Remove every other vector file; returns how many."""
-        names = {self.path(version, sha256).name for version, sha256 in kept}
-        gone = [path for path in self._folder.glob("*") if path.is_file() and path.name not in names]
+    def prune(self, kept: Collection[tuple[int, str]]) -> int:
+        """Remove the files of versions older than all of these; returns how many.
+
+        Newer ones stay, known or not: a vector lies here before its version is recorded.
+        """
+        oldest = min(version for version, _ in kept)
+        gone = [path for path in self._folder.glob("*-*.*") if int(path.name.partition("-")[0]) < oldest]
         for path in gone:
             path.unlink(missing_ok=True)
         return len(gone)

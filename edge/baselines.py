@@ -52,9 +52,9 @@ def _target(labels: npt.NDArray[np.float32], contract: Contract) -> Floats:
     """1 for the positive class; the number in units of its cap."""
     label = contract.label
     if isinstance(label, ClassLabel):
-        return (labels == label.classes.index(label.positive)).astype(np.float64)
+        return np.asarray(labels == label.classes.index(label.positive), np.float64)
     if isinstance(label, RunToFailureLabel):
-        return np.minimum(labels, label.cap).astype(np.float64) / label.cap
+        return np.asarray(np.minimum(labels, label.cap) / label.cap, np.float64)
     return np.zeros(len(labels))
 
 

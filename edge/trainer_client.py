@@ -25,6 +25,8 @@ from uns_topics.tensors import Vector, vector_bytes
 log = logging.getLogger("headgate.edge")
 
 CLOSE_S = 2.0
+DEATH_S = 0.5
+"""How long a process whose pipe ended may take to say how it ended."""
 
 
 class TrainerError(Exception):
@@ -170,27 +172,23 @@ def _reason(code: object) -> Reason:
 
 
 async def _death(process: asyncio.subprocess.Process, cause: Exception) -> TrainerError:
+    """Why it ended; one that only closed its pipe, or talks nonsense, is ended here."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DEATH_S):
+            await process.wait()
+    ended_itself = process.returncode is not None
     await _kill(process)
     code = process.returncode
     if code == EXIT_NOT_INSTALLED:
         return TrainerError(Reason.NO_TRAINER, "torch is not installed: pip install 'headgate[train]'")
-    if code == -signal.SIGKILL and not isinstance(cause, FrameError):
+    if code == -signal.SIGKILL and ended_itself:
         detail = "the trainer was killed by signal 9, most likely for want of memory"
         return TrainerError(Reason.TRAINER_OUT_OF_MEMORY, detail)
     return TrainerError(Reason.TRAINER_FAILED, f"the trainer ended with code {code} ({type(cause).__name__})")
 
 
 async def _kill(process: asyncio.subprocess.Process) -> None:
-    """Make sure that it ends, without hiding how it ended by itself."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(0.5):
-            await process.wait()
-    if process.returncode is None:
-        with suppress(ProcessLookupError):
-            process.terminate()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_S):
-                await process.wait()
+    """It keeps nothing that a gentler end would save."""
     if process.returncode is None:
         with suppress(ProcessLookupError):
             process.kill()

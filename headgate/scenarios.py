@@ -20,7 +20,7 @@ def build_scenario(name: str, seed: int, plants: int | None, data: Path | None) 
 
         return solder_scenario(seed, plants)
     from headgate.demo.turbofan import turbofan_scenario
-    from headgate.plants.cmapss import DataMissing
+    from headgate.plants.cmapss import DataMalformed, DataMissing
 
     if data is None:
         raise CommandError("scenario turbofan needs --data DIR, the folder with the C-MAPSS files", Exit.USAGE)
@@ -28,3 +28,5 @@ def build_scenario(name: str, seed: int, plants: int | None, data: Path | None) 
         return turbofan_scenario(data, plants)
     except DataMissing as error:
         raise CommandError(str(error), Exit.NOT_FOUND) from None
+    except DataMalformed as error:
+        raise CommandError(str(error), Exit.INTEGRITY) from None

@@ -49,8 +49,7 @@ class LocalOnly:
 
     model: PlantModel
     optimizer: Optimizer
-    best: Vector
-    best_loss: float = float("inf")
+    best: Vector | None = None
     steps: int = 0
 
 
@@ -113,9 +112,7 @@ class Trainer:
         base = vector_from_bytes(request["base"], template.table.size)
         write_vector(model, template.table, base)
         loss = train(model, make_optimizer(model, settings), dataset, objective, settings, rng)
-        delta = read_vector(model, template.table) - base
-        if not np.isfinite(delta).all():
-            raise Diverged("the parameters became NaN or infinite")
+        delta = _finite(read_vector(model, template.table) - base)
         for role in (Role.FROZEN, Role.LOCAL):
             for run in template.table.slices(role):
                 delta[run] = 0.0
@@ -129,17 +126,23 @@ class Trainer:
             base = vector_from_bytes(request["base"], template.table.size)
             own = copy.deepcopy(model)
             write_vector(own, template.table, base)
-            self._local = LocalOnly(own, make_optimizer(own, settings), base)
+            self._local = LocalOnly(own, make_optimizer(own, settings))
         local = self._local
-        train(local.model, local.optimizer, dataset, objective, settings, rng)
+        try:
+            train(local.model, local.optimizer, dataset, objective, settings, rng)
+            latest = _finite(read_vector(local.model, template.table))
+        except Diverged:
+            self._local = None  # the next call starts over
+            raise
         local.steps += settings.steps
         loss = score(local.model, dataset, Part.SELECT, objective)
-        # The select part grows with the data: the kept best is scored again on today's rows.
-        latest = read_vector(local.model, template.table)
-        write_vector(model, template.table, local.best)
-        if local.best_loss == float("inf") or loss <= score(model, dataset, Part.SELECT, objective):
-            local.best, local.best_loss = latest, loss
-        return {"vector": vector_bytes(local.best), "num_steps": local.steps, "select_loss": min(loss, 1e30)}
+        if local.best is not None:  # the select part grows with the data: the kept best is scored on today's rows
+            write_vector(model, template.table, local.best)
+            best_loss = score(model, dataset, Part.SELECT, objective)
+            if best_loss < loss:
+                latest, loss = local.best, best_loss
+        local.best = latest
+        return {"vector": vector_bytes(latest), "num_steps": local.steps, "select_loss": loss}
 
     def _ready(self) -> tuple[Template, PlantModel]:
         if self._template is None or self._model is None:
@@ -155,6 +158,12 @@ class Trainer:
         objective = Objective(template.contract, tuple(request["class_weights"]))
         settings = Training.model_validate(request["settings"])
         return dataset, settings, objective, np.random.default_rng(request["seed"])
+
+
+def _finite(vector: Vector) -> Vector:
+    if not np.isfinite(vector).all():
+        raise Diverged("the parameters became NaN or infinite")
+    return vector
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:

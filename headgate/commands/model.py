@@ -145,9 +145,8 @@ def _print(model: ModelFile, size: int) -> None:
     hidden = ", ".join(map(str, network.hidden))
     console.print(f"network     {network.kind} ({hidden}), {summary['tensors']} tensors, {size:,} bytes")
     console.print("parameters  " + ", ".join(f"{role} {n:,}" for role, n in summary["parameters"].items() if n))
-    console.print(f"vector      sha256 {summary['sha256']}")
-    console.print(f"template    sha256 {summary['template_sha256']}")
-    console.print(f"contract    sha256 {summary['contract_sha256']}")
+    for name, key in (("vector", "sha256"), ("template", "template_sha256"), ("contract", "contract_sha256")):
+        console.print(f"{name:<11} sha256 {summary[key]}", soft_wrap=True)
     origin = {
         "new": "made by headgate model new",
         "statistics": "standardised by statistics",

@@ -45,7 +45,7 @@ def register(subparsers: Subparsers) -> None:
 
 def run_replay(arguments: argparse.Namespace) -> int:
     """`headgate replay`."""
-    from headgate.plants.cmapss import DataMissing, emissions, read_subset
+    from headgate.plants.cmapss import DataMalformed, DataMissing, emissions, read_subset
 
     if arguments.speed is not None and arguments.speed <= 0:
         raise CommandError("--speed must be above 0", Exit.USAGE)
@@ -55,6 +55,8 @@ def run_replay(arguments: argparse.Namespace) -> int:
         subset = read_subset(arguments.data, arguments.subset)
     except DataMissing as error:
         raise CommandError(str(error), Exit.NOT_FOUND) from None
+    except DataMalformed as error:
+        raise CommandError(str(error), Exit.INTEGRITY) from None
     prefix = (arguments.prefix or f"acme/{arguments.subset.lower()}").rstrip("/")
     recorded: Iterator[Emission] = emissions(subset, f"{prefix}/testbed/bench1")
 

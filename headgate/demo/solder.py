@@ -28,9 +28,9 @@ def solder_scenario(seed: int, plants: int | None = None) -> Scenario:
         title="Solder joint defects (simulated lines)",
         contract={**solder_contract(), "quality": {"min_samples": MIN_SAMPLES}},
         network=("mlp", "32,32"),
-        training={"steps": 150, "batch_size": 64, "learning_rate": 0.003},
+        training={"steps": 100, "batch_size": 64, "learning_rate": 0.001},
         tolerances={"quorum": min(2, len(made)), "deadline_s": 60.0, "evaluation_s": 30.0, "min_new_samples": 0},
-        rounds=6,
+        rounds=8,
         plants=tuple(_script(plant) for plant in made),
         live_speed=2.0,
     )

@@ -251,7 +251,7 @@ class LineProcess:
         temperature_c = self._mean_c + daily_c + self._wander_c
         # The same water in warmer air: about two points of relative humidity less per degree.
         humidity_pct = min(max(self._mean_pct - 2.0 * daily_c + self._wander_pct, 12.0), 88.0)
-        drying = 1.0 + 0.03 * self._age_h * min(max(1.8 - humidity_pct / 50.0, 0.2), 1.6)
+        drying = 1.0 + 0.07 * self._age_h * min(max(1.8 - humidity_pct / 50.0, 0.2), 1.6)
         viscosity_pas = self._batch_pas * math.exp(-0.025 * (temperature_c - 25.0)) * drying
         return Conditions(
             viscosity_pas,

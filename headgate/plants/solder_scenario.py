@@ -40,7 +40,7 @@ def solder_plants(seed: int, count: int = DEFAULT_PLANTS) -> tuple[SolderPlant, 
 
 def _berlin(seed: int) -> SolderPlant:
     home = "acme/berlin/smt/{line}"
-    operating = OperatingRange(188, 22, 25.5, 2.5, 45, (45, 95), (25, 65), (8, 18), 11.0)
+    operating = OperatingRange(184, 22, 25.5, 2.5, 45, (45, 95), (25, 65), (8, 18), 11.0)
     return SolderPlant(
         plant_id="berlin",
         title="Berlin",
@@ -92,8 +92,8 @@ def _lyon(seed: int) -> SolderPlant:
             iso8601=True,
         )
 
-    cool_and_dry = OperatingRange(202, 8, 22.5, 0.8, 42, (52, 75), (35, 55), (8, 16))
-    warm_and_humid = OperatingRange(179, 10, 27.5, 1.5, 50, (60, 90), (28, 55), (10, 18))
+    cool_and_dry = OperatingRange(198, 8, 22.5, 0.8, 42, (52, 75), (35, 55), (8, 16))
+    warm_and_humid = OperatingRange(175, 10, 27.5, 1.5, 50, (60, 90), (28, 55), (10, 18))
     return SolderPlant(
         plant_id="lyon",
         title="Lyon",
@@ -140,9 +140,9 @@ def _lyon(seed: int) -> SolderPlant:
 
 def _gdansk(seed: int) -> SolderPlant:
     home = "acme/gdansk/smt/{line}"
-    warm = OperatingRange(178, 10, 26.5, 1.2, 49, (60, 95), (25, 55), (10, 20))
-    less_warm = OperatingRange(184, 10, 26, 1.2, 48, (60, 95), (25, 55), (10, 20))
-    dry = OperatingRange(210, 10, 24, 1.2, 39, (50, 80), (35, 65), (10, 20))
+    warm = OperatingRange(174, 10, 26.5, 1.2, 49, (60, 95), (25, 55), (10, 20))
+    less_warm = OperatingRange(180, 10, 26, 1.2, 48, (60, 95), (25, 55), (10, 20))
+    dry = OperatingRange(206, 10, 24, 1.2, 39, (50, 80), (35, 65), (10, 20))
     return SolderPlant(
         plant_id="gdansk",
         title="Gdańsk",
@@ -208,7 +208,7 @@ def _porto(seed: int) -> SolderPlant:
             bad=0,
         )
 
-    operating = OperatingRange(182, 20, 25.5, 2.5, 46, (45, 95), (25, 65), (8, 18))
+    operating = OperatingRange(178, 20, 25.5, 2.5, 46, (45, 95), (25, 65), (8, 18))
     return SolderPlant(
         plant_id="porto",
         title="Porto",
@@ -260,7 +260,7 @@ def _drawn(seed: int, number: int) -> SolderPlant:
     style = rng.choice((_berlin, _gdansk))(seed)
     old_home, home = style.instance, f"acme/{title.lower()}/smt/{{line}}"
     operating = OperatingRange(
-        viscosity_pas=rng.uniform(178.0, 200.0),
+        viscosity_pas=rng.uniform(174.0, 196.0),
         viscosity_spread_pas=rng.uniform(15.0, 23.0),
         temperature_c=rng.uniform(24.0, 27.0),
         temperature_swing_c=rng.uniform(1.0, 3.0),

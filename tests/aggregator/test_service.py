@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from aggregator.config import AggregatorConfig
-from aggregator.service import ExitCode, run_aggregator
+from aggregator.service import ExitCode, Surroundings, run_aggregator
 from broker_bridge.memory import MemoryBroker, OverLimit
 from broker_bridge.session import Connector, OnMessage, Session, Will
 from tests.aio import Inbox, run
@@ -49,20 +49,17 @@ def make_config(folder: Path, **changes: Any) -> AggregatorConfig:
     return AggregatorConfig(**{**fields, **changes})
 
 
+def surroundings(connector: Connector) -> Surroundings:
+    """Short waits, and outputs without onnxruntime."""
+    return Surroundings(connector, fake_golden, sleep=lambda _: asyncio.sleep(0), settle_s=0.02)
+
+
 @asynccontextmanager
 async def running(broker: MemoryBroker, config: AggregatorConfig, **options: Any) -> AsyncIterator[asyncio.Task[int]]:
     """An aggregator that is stopped at the end."""
     stop = asyncio.Event()
-    service = asyncio.create_task(
-        run_aggregator(
-            config,
-            stop=stop,
-            connector=options.pop("connector", broker.connector()),
-            golden=fake_golden,
-            settle_s=0.02,
-            **options,
-        )
-    )
+    around = surroundings(options.pop("connector", broker.connector()))
+    service = asyncio.create_task(run_aggregator(config, stop=stop, around=around, **options))
     try:
         yield service
     finally:
@@ -335,9 +332,7 @@ async def test_a_second_aggregator_stops_while_the_first_lives(tmp_path: Path) -
         code = await run_aggregator(
             make_config(tmp_path / "two", **quick),
             stop=asyncio.Event(),
-            connector=_renamed(second, "second"),
-            golden=fake_golden,
-            settle_s=0.02,
+            around=surroundings(_renamed(second, "second")),
         )
         assert code == ExitCode.FENCED
         assert payload(broker, Kind.AGGREGATOR_STATUS).state == "online"
@@ -391,7 +386,7 @@ async def test_after_a_clean_stop_it_starts_at_once_with_its_epoch(tmp_path: Pat
 async def test_wrong_credentials_end_it(tmp_path: Path) -> None:
     broker = MemoryBroker(credentials={"aggregator": "right"})
     connector = broker.connector(username="aggregator", password="wrong")
-    code = await run_aggregator(make_config(tmp_path), stop=asyncio.Event(), connector=connector, golden=fake_golden)
+    code = await run_aggregator(make_config(tmp_path), stop=asyncio.Event(), around=surroundings(connector))
     assert code == ExitCode.BROKER_REFUSED
 
 
@@ -402,7 +397,7 @@ async def test_two_processes_never_share_a_directory(tmp_path: Path) -> None:
         async with ScriptedParticipant(broker.connector(), "a") as a:
             await a.until(lambda: a.plan is not None)
         code = await run_aggregator(
-            make_config(tmp_path), stop=asyncio.Event(), connector=broker.connector(), golden=fake_golden
+            make_config(tmp_path), stop=asyncio.Event(), around=surroundings(broker.connector())
         )
         assert code == ExitCode.CONFIGURATION
 
@@ -432,13 +427,7 @@ async def test_a_broker_that_takes_too_little_is_an_error_for_people(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     broker = MemoryBroker(max_packet_bytes=10_000)
-    code = await run_aggregator(
-        make_config(tmp_path),
-        stop=asyncio.Event(),
-        connector=broker.connector(),
-        golden=fake_golden,
-        settle_s=0.02,
-    )
+    code = await run_aggregator(make_config(tmp_path), stop=asyncio.Event(), around=surroundings(broker.connector()))
     assert code == ExitCode.CONFIGURATION
     assert "max_packet_size" in caplog.text
 
@@ -447,9 +436,7 @@ async def test_a_broker_that_takes_too_little_is_an_error_for_people(
 async def test_an_unusable_model_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "model.onnx").write_bytes(b"not a model")
     broker = MemoryBroker()
-    code = await run_aggregator(
-        make_config(tmp_path), stop=asyncio.Event(), connector=broker.connector(), golden=fake_golden
-    )
+    code = await run_aggregator(make_config(tmp_path), stop=asyncio.Event(), around=surroundings(broker.connector()))
     assert code == ExitCode.CONFIGURATION
     assert "model.onnx" in caplog.text
 

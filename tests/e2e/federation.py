@@ -31,7 +31,13 @@ CONTRACT: dict[str, Any] = {
         {"name": "volume", "unit": "%", "minimum": 0, "maximum": 200},
         {"name": "height", "unit": "um", "minimum": 0, "maximum": 300, "optional": True},
     ],
-    "label": {"kind": "classes", "name": "solder", "classes": ["good", "defect"], "positive": "defect"},
+    "label": {
+        "kind": "classes",
+        "name": "solder",
+        "classes": ["good", "defect"],
+        "positive": "defect",
+        "matures_after_s": 300.0,
+    },
     "sample": {"kind": "event", "key": "board"},
     "metric": "average_precision",
     "quality": {"min_samples": 50},
@@ -155,11 +161,12 @@ class Federation:
         """Boards and their verdicts: every tenth has too much paste and a bridge."""
         assert self.session is not None
         first = self.boards.get(participant, 0)
+        own = len(participant) / 4  # plants with the very same boards would be refused as copies
         sends = []
         for index in range(first, first + count):
             stamp = 1_700_000_000_000 + index * 30_000
             is_bad = index % 10 == 3
-            volume = 150.0 + index % 7 if is_bad else 95.0 + index % 7
+            volume = (150.0 if is_bad else 95.0) + own + index % 7
             spi = {"timestamp_ms": stamp, "board": f"B{index}", "volume": volume, "height": 110.0 + index % 5}
             aoi = {"timestamp_ms": stamp + 5000, "board": f"B{index}", "verdict": "BRIDGE" if is_bad else "OK"}
             for leaf, body in (("spi", spi), ("aoi", aoi)):
@@ -209,7 +216,9 @@ async def federation(folder: Path, server: Server, **settings: Any) -> AsyncIter
     made = Federation(folder, server, **settings)
     connector = PahoConnector(BrokerConfig(url=server.url))
     async with connector.connect("test-watch", on_message=made.on_message) as session:
-        await session.subscribe("fl/v1/+/down/status", "fl/v1/+/down/plan", "fl/v1/+/down/round", "fl/v1/+/down/history")
+        await session.subscribe(
+            "fl/v1/+/down/status", "fl/v1/+/down/plan", "fl/v1/+/down/round", "fl/v1/+/down/history"
+        )
         await session.subscribe("fl/v1/+/down/model/current", "fl/v1/+/down/model/candidate", "fl/v1/+/up/#", "acme/#")
         made.session = session
         try:

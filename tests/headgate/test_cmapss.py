@@ -24,28 +24,30 @@ from headgate.plants.cmapss import (
 )
 
 # The first cycles of FD001's engine 1, as distributed: two spaces end each line.
-LINES = (
+FIRST = (
     "1 1 -0.0007 -0.0004 100.0 518.67 641.82 1589.70 1400.60 14.62 21.61 554.36 2388.06 9046.19 1.30 47.47 521.66 "
-    "2388.02 8138.62 8.4195 0.03 392 2388 100.00 39.06 23.4190  ",
-    "1 2 0.0019 -0.0003 100.0 518.67 642.15 1591.82 1403.14 14.62 21.61 553.75 2388.04 9044.07 1.30 47.49 522.28 "
-    "2388.07 8131.49 8.4318 0.03 392 2388 100.00 39.00 23.4236  ",
+    "2388.02 8138.62 8.4195 0.03 392 2388 100.00 39.06 23.4190  "
 )
-VALUES = LINES[0].split()[2:]
+SECOND = (
+    "1 2 0.0019 -0.0003 100.0 518.67 642.15 1591.82 1403.14 14.62 21.61 553.75 2388.04 9044.07 1.30 47.49 522.28 "
+    "2388.07 8131.49 8.4318 0.03 392 2388 100.00 39.00 23.4236  "
+)
+VALUES = FIRST.split()[2:]
 
 
 def line(engine: int, cycle: int) -> str:
     return f"{engine} {cycle} {' '.join(VALUES)}  "
 
 
-TRAIN = [*LINES, line(1, 3), line(2, 1), line(2, 2)]
+TRAIN = [FIRST, SECOND, line(1, 3), line(2, 1), line(2, 2)]
 TEST = [line(1, 1), line(1, 2), line(2, 1)]
 RUL = ["112 ", "98 "]
 
 PACKED: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".xz": lzma.compress, ".gz": gzip.compress}
 
 
-def write(folder: Path, ending: str = "", **changed: list[str]) -> Path:
-    for part, lines in ({"train": TRAIN, "test": TEST, "RUL": RUL} | changed).items():
+def write(folder: Path, ending: str = "", changed: dict[str, list[str]] | None = None) -> Path:
+    for part, lines in ({"train": TRAIN, "test": TEST, "RUL": RUL} | (changed or {})).items():
         text = "".join(f"{one}\n" for one in lines)
         (folder / f"{part}_FD001.txt{ending}").write_bytes(PACKED[ending](text.encode()))
     return folder
@@ -137,8 +139,8 @@ def test_unknown_subset(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "lines", "message"),
     [
-        ("train", [*LINES, "1 3 0.1"], r"train_FD001\.txt, line 3: 3 columns instead of 26"),
-        ("train", [LINES[0], LINES[1].replace("553.75", "5x3")], r"line 2: column P30 is '5x3'"),
+        ("train", [FIRST, SECOND, "1 3 0.1"], r"train_FD001\.txt, line 3: 3 columns instead of 26"),
+        ("train", [FIRST, SECOND.replace("553.75", "5x3")], r"line 2: column P30 is '5x3'"),
         ("test", [line(1, 1), line(2, 1).replace("39.06", "nan")], r"test_FD001\.txt, line 2: column W31 is 'nan'"),
         ("train", [line(1, 1), line(1, 3)], r"line 2: engine 1, cycle 3 where engine 1, cycle 2 should follow"),
         ("train", [line(1, 1), line(3, 1)], r"line 2: engine 3, cycle 1 where engine 2, cycle 1 should follow"),
@@ -149,12 +151,12 @@ def test_unknown_subset(tmp_path: Path) -> None:
         ("RUL", ["112", "9.5"], r"RUL_FD001\.txt, line 2: '9\.5' is not one number"),
         ("RUL", ["112", "-1"], r"line 2: '-1'"),
         ("RUL", ["112"], r"RUL_FD001\.txt: 1 lines for the 2 engines"),
-        ("train", [LINES[0], "1 2 °"], r"line 2: not a text file of numbers"),
+        ("train", [FIRST, "1 2 °"], r"line 2: not a text file of numbers"),
     ],
 )
 def test_malformed_line_is_named(tmp_path: Path, part: str, lines: list[str], message: str) -> None:
     with pytest.raises(DataMalformed, match=message):
-        read_subset(write(tmp_path, **{part: lines}), "FD001")
+        read_subset(write(tmp_path, changed={part: lines}), "FD001")
 
 
 @pytest.mark.parametrize("ending", [".xz", ".gz"])

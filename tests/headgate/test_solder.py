@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from datetime import datetime
-from itertools import islice
+from itertools import islice, pairwise
 from random import Random
 from statistics import mean
 from typing import Any
@@ -59,19 +59,15 @@ def stamped_s(source: BoundSource, message: dict[str, Any]) -> float:
 
 
 def boards_of(plant: SolderPlant, emissions: list[Emission]) -> dict[str, Emission]:
-    topics = {t: s for t, s in sources_by_topic(plant).items() if s.declared.key and s.label is None}
-    return {content(e)[topics[e.topic].declared.key]: e for e in emissions if e.topic in topics}
+    topics = {plant.inspection.topic.replace("{line}", line.segment) for line in plant.lines}
+    return {content(e)[plant.inspection.serial_key]: e for e in emissions if e.topic in topics}
 
 
 def verdicts_of(plant: SolderPlant, emissions: list[Emission]) -> dict[str, tuple[Emission, str]]:
-    topics = {t: s for t, s in sources_by_topic(plant).items() if s.label is not None}
-    found = {}
-    for emission in emissions:
-        source = topics.get(emission.topic)
-        if source is not None and source.label is not None:
-            message = content(emission)
-            found[message[source.declared.key]] = (emission, message[source.label.field])
-    return found
+    declared = plant.verdicts
+    topics = {declared.topic.replace("{line}", line.segment) for line in plant.lines}
+    said = [(e, content(e)) for e in emissions if e.topic in topics]
+    return {message[declared.serial_key]: (e, message[declared.verdict_key]) for e, message in said}
 
 
 def test_a_seed_says_it_all(plant: SolderPlant) -> None:
@@ -215,9 +211,7 @@ def test_live_goes_on_where_the_history_ended(plant: SolderPlant) -> None:
     assert min(int(serial[-6:]) for serial in boards) == 40
     firsts = sorted(e.time_s for serial, e in boards.items() if serial.startswith(plant.lines[0].serial_prefix))
     assert firsts[0] == pytest.approx(2e9, abs=LIVE_BOARD_INTERVAL_S)
-    assert mean(b - a for a, b in zip(firsts, firsts[1:], strict=False)) == pytest.approx(
-        LIVE_BOARD_INTERVAL_S, rel=0.1
-    )
+    assert mean(b - a for a, b in pairwise(firsts)) == pytest.approx(LIVE_BOARD_INTERVAL_S, rel=0.1)
     for serial, (verdict, _) in verdicts_of(plant, live).items():
         assert 9 < verdict.time_s - boards[serial].time_s < 31
 
@@ -285,7 +279,7 @@ def test_a_dirty_stencil_clogs_with_thick_paste_and_smears_with_thin() -> None:
 def test_stencil_is_cleaned_in_time() -> None:
     prints = [board.readings["stencil_prints"] for board in printed(500, MIDDLE)]
     assert max(prints) <= 18
-    assert all(after in (before + 1, 1) for before, after in zip(prints, prints[1:], strict=False))
+    assert all(after in (before + 1, 1) for before, after in pairwise(prints))
 
 
 def odds(chemistry: Any = NO_CLEAN, **changes: float) -> tuple[float, float]:

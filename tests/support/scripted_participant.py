@@ -71,7 +71,7 @@ class ScriptedParticipant:
         self._fetching: dict[str, tuple[Assembly, VersionManifest]] = {}
         self._told: set[int] = set()
         self._answered: set[int] = set()
-        self._scored: set[tuple[str, str | None]] = set()
+        self._scored: set[tuple[int, str]] = set()
         self._changed = asyncio.Condition()
         self._work: asyncio.Queue[Callable[[], Any]] = asyncio.Queue()
         self.client_id = f"{name}-fl"
@@ -264,8 +264,8 @@ class ScriptedParticipant:
         candidate, current = self.candidate, self.current
         if self.evaluates and candidate is not None and candidate.sha256 in self.held and self.plan is not None:
             known = current.sha256 if current is not None and current.sha256 in self.held else None
-            if known is not None and (candidate.sha256, known) not in self._scored:
-                self._scored.add((candidate.sha256, known))
+            if known is not None and (candidate.version, known) not in self._scored:
+                self._scored.add((candidate.version, known))
                 await self._say(Kind.EVALUATION, self._evaluation(candidate, current, known))
 
     def _evaluation(self, candidate: VersionManifest, current: VersionManifest | None, known: str) -> Evaluation:

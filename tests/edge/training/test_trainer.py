@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import select
+import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,17 +56,16 @@ def vector_of(raw: bytes) -> Vector:
     return np.frombuffer(raw, "<f4")
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("name", "optimizer"), [*((name, "adam") for name in CASES), ("mlp", "sgd")])
 def test_training_lowers_the_loss_and_moves_weights_alone(
     made: Made, name: str, optimizer: str, tmp_path: Path
 ) -> None:
     template, base = made(name)
     trainer = trainer_for(made, name, tmp_path)
     one = trainer.answer(order("train", base, steps=1, optimizer=optimizer))
-    many = trainer.answer(order("train", base, steps=150, optimizer=optimizer))
+    many = trainer.answer(order("train", base, steps=100, optimizer=optimizer))
     assert many["loss"] < 0.9 * one["loss"]
-    assert (many["num_steps"], many["num_examples"]) == (150, 360)
+    assert (many["num_steps"], many["num_examples"]) == (100, 360)
     delta = vector_of(many["delta"])
     assert np.any(template.table.gather(delta, Role.WEIGHT))
     assert not np.any(template.table.gather(delta, Role.FROZEN))
@@ -127,16 +130,18 @@ def test_class_weights_raise_the_scores_of_the_rare_class(made: Made, tmp_path: 
 
 
 def test_the_local_only_model_goes_on_and_its_best_is_kept(made: Made, tmp_path: Path) -> None:
-    _, base = made("mlp")
+    template, base = made("mlp")
     trainer = trainer_for(made, "mlp", tmp_path)
     answers = [trainer.answer(order("train_local", base, seed=seed)) for seed in range(4)]
     assert [a["num_steps"] for a in answers] == [60, 120, 180, 240]
     assert answers[3]["select_loss"] < answers[0]["select_loss"]
-    # A call that spoils the model leaves the best one standing.
-    best = min(answers, key=lambda a: float(a["select_loss"]))
-    spoiled = trainer.answer(order("train_local", base, seed=9, class_weights=(20.0, 1.0), steps=60))
-    assert spoiled["num_steps"] == 300
-    assert spoiled["vector"] in {answers[3]["vector"], best["vector"]}
+    # What is learnt from wrong labels spoils the model, and the best one stays.
+    dataset = make_dataset(template.contract)
+    wrong = np.where(dataset.parts == Part.TRAIN, 1 - dataset.labels, dataset.labels)
+    replace(dataset, labels=wrong).save(tmp_path / "wrong.npz")
+    trainer.answer({"op": "dataset", "path": str(tmp_path / "wrong.npz")})
+    spoiled = trainer.answer(order("train_local", base, seed=9))
+    assert spoiled == {"vector": answers[3]["vector"], "num_steps": 300, "select_loss": answers[3]["select_loss"]}
     # A round in between trains its own model and leaves the local-only one alone.
     trainer.answer(order("train", base, steps=5))
     assert trainer.answer(order("train_local", base, seed=9, steps=1))["num_steps"] == 301
@@ -150,6 +155,8 @@ def test_a_loss_that_explodes_is_an_answer_and_the_trainer_lives_on(made: Made, 
     assert failed["error"] == "training-diverged"
     assert "step" in failed["detail"]
     assert "delta" in trainer.answer(order("train", base, steps=2))
+    assert trainer.answer(order("train_local", huge.astype(np.float32)))["error"] == "training-diverged"
+    assert trainer.answer(order("train_local", base, steps=2))["num_steps"] == 2
 
 
 def test_requests_that_make_no_sense_get_a_sentence(made: Made, tmp_path: Path) -> None:
@@ -232,9 +239,46 @@ def test_the_real_process_trains_and_never_loads_the_compiler(made: Made, tmp_pa
         await trainer.close()
         assert not trainer.is_running
         in_process = trainer_for(made, "mlp", tmp_path).answer(order("train", base))
-        assert vector_bytes(trained.delta) == in_process["delta"]
+        # One thread there, as many as the test has here: sums differ in their last digits.
+        np.testing.assert_allclose(trained.delta, vector_of(in_process["delta"]), atol=1e-4)
         return trained.loss, process.returncode
 
     loss, code = run(main())
     assert loss < 0.6
     assert code == 0
+
+
+def test_a_busy_trainer_dies_with_its_edge(made: Made, tmp_path: Path) -> None:
+    """The edge is killed while the trainer computes and reads no pipe."""
+    template, base = made("mlp")
+    make_dataset(template.contract).save(tmp_path / "samples.npz")
+    (tmp_path / "skeleton").write_bytes(template.skeleton)
+    np.save(tmp_path / "base.npy", base)
+    program = f"""
+import asyncio, sys, numpy as np
+from pathlib import Path
+from edge.trainer_client import TrainerProcess
+from uns_topics.plan import Training
+async def main():
+    folder = Path({str(tmp_path)!r})
+    trainer = TrainerProcess([sys.executable, "-m", "edge.training.worker"])
+    await trainer.template((folder / "skeleton").read_bytes())
+    await trainer.dataset(folder / "samples.npz")
+    training = Training(steps=1_000_000)
+    task = asyncio.create_task(trainer.train(np.load(folder / "base.npy"), training, class_weights=(), seed=1))
+    await asyncio.sleep(0)
+    print(trainer._process.pid, flush=True)
+    await task
+asyncio.run(main())
+"""
+    edge = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert edge.stdout is not None
+    with edge.stdout:
+        trainer = os.pidfd_open(int(edge.stdout.readline()))
+    try:
+        edge.kill()
+        edge.wait()
+        ended, _, _ = select.select([trainer], [], [], 10)
+        assert ended
+    finally:
+        os.close(trainer)

@@ -1,0 +1,370 @@
+"""The store: one transaction per event with its effects, and a recovery that makes the same model."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aggregator import performer
+from aggregator.config import AggregatorConfig
+from aggregator.effects import Aggregate, Effect, PrepareVersion
+from aggregator.events import (
+    Event,
+    LinkChanged,
+    RoundAnnounced,
+    StatisticsReceived,
+    StatusSeen,
+    VersionPublished,
+)
+from aggregator.founding import Foundation, found
+from aggregator.gate import inspect
+from aggregator.performer import Workshop
+from aggregator.plan import PlanError, build_plan, limits
+from aggregator.reducer import step
+from aggregator.state import Phase, State
+from aggregator.store import STATISTICS, Entry, PendingEffect, Store, StoreError, sqlite_url
+from aggregator.vectors import DirectoryInUse, DirectoryLock, VectorError, VectorFiles
+from tests.support.reducer_world import boot_of, make_status
+from tests.support.tiny_template import fake_golden, tiny_contract, tiny_model, tiny_template
+from uns_topics.codes import Code
+from uns_topics.plan import Strategy, Tolerances
+from uns_topics.reports import FeatureCell, Statistics
+from uns_topics.standardisation import Moments
+from uns_topics.tensors import vector_bytes
+from uns_topics.transfers import make_manifest
+from uns_topics.update import UpdateHeader, encode_update, pack_groups
+
+
+def make_config(folder: Path, **changes: object) -> AggregatorConfig:
+    (folder / "model.onnx").write_bytes(tiny_model())
+    fields = {"federation": "tiny", "model": folder / "model.onnx", "data_dir": folder / "data", **changes}
+    (folder / "data").mkdir(exist_ok=True)
+    return AggregatorConfig(**fields)  # type: ignore[arg-type]
+
+
+class Plug(Exception):
+    """The process dies here."""
+
+
+class Process:
+    """Core, store and work without asyncio, killed after `lives` commits: what was not committed is gone."""
+
+    def __init__(self, folder: Path, commits: int | None = None) -> None:
+        self.config = make_config(folder)
+        self.store = Store(sqlite_url(self.config.data_dir))
+        self.base: Foundation = found(self.config, None, self.store, fake_golden, 0.0, None)
+        self.state: State = self.base.state
+        self.left = commits
+        self.now = self.state.at
+        self.done: list[int] = []
+        self.workshop = Workshop(self.store, self.base.registry, self.base.strategy, ("f32",), self.config.data_dir)
+        for pending in self.store.pending():
+            self.perform(pending)
+
+    def do(self, event: Event, attachments: dict[str, bytes] | None = None) -> None:
+        if self.left == 0:
+            self.store.close()
+            raise Plug
+        self.now += 0.001
+        state, outputs = step(self.state, event, self.now)
+        pending = self.store.commit([Entry(event, self.now, outputs, attachments or {})], state, self.done)
+        self.done.clear()
+        self.state = state
+        if self.left is not None:
+            self.left -= 1
+        for effect in pending:
+            self.perform(effect)
+
+    def perform(self, pending: PendingEffect) -> None:
+        if performer.is_due(self.state, pending.effect):
+            self.work(pending.effect)
+        self.done.append(pending.id)
+
+    def work(self, effect: Effect) -> None:
+        match effect.kind:
+            case "announce-round":
+                self.do(RoundAnnounced(round_number=effect.round_number, attempt=effect.attempt))
+            case "fill-bootstrap":
+                self.do(*performer.fill(self.workshop, self.state, effect))
+            case "aggregate":
+                self.do(*performer.aggregate(self.workshop, self.state, effect))
+            case "prepare-version":
+                self.do(*performer.prepare(self.workshop, self.state, effect, 2**18))
+            case "publish-candidate":
+                self.do(VersionPublished(version=effect.version))
+
+
+def statistics_of(names: tuple[str, ...]) -> bytes:
+    cells = tuple(FeatureCell(slot=0, feature=n, moments=Moments(n=100, sum=40.0, sum_squares=20.0)) for n in names)
+    body = Statistics(generation=1, rows=100, label_counts=(90, 10), cells=cells)
+    return body.model_dump_json().encode()
+
+
+def play(process: Process) -> str:
+    """A federation of two through its first round, whatever was done before; returns the version's SHA-256."""
+    plan = process.base.plan
+    if process.state.link_since is None:
+        process.do(LinkChanged(up=True))
+    for name in ("a", "b"):
+        status = make_status(contract_hash=plan.contract_hash)
+        if name not in process.state.presence:
+            process.do(StatusSeen(participant=name, boot=boot_of(name), status=status))
+        bootstrap = process.state.bootstrap
+        if bootstrap is not None and name not in bootstrap.label_counts and not bootstrap.filling:
+            event = StatisticsReceived(participant=name, generation=1, label_counts=(90, 10))
+            process.do(event, {STATISTICS: statistics_of(plan.contract.feature_names)})
+    for i, name in enumerate(("b", "a")):
+        current = process.state.open_round
+        if current is None or current.number != 1 or name in current.answers:
+            continue
+        delta = np.full(plan.template.table.size, 0.1 + i, np.float32)
+        groups, body = pack_groups(delta, plan.template.table, "f32")
+        header = UpdateHeader(
+            federation="tiny",
+            participant=name,
+            round_number=1,
+            attempt=1,
+            base=current.base.sha256,
+            generation=1,
+            num_examples=10 + i,
+            num_steps=1,
+            groups=groups,
+        )
+        raw = encode_update(header, body)
+        manifest = make_manifest(raw, "update", base=header.base, round_number=1, attempt=1)
+        event = inspect(raw, name, "tiny", manifest, limits(process.base.registry.template, process.config))
+        process.do(event, {manifest.sha256: raw})
+    assert process.state.phase is Phase.EVALUATING
+    assert process.state.candidate is not None
+    assert process.state.candidate.version == 2
+    return str(process.state.candidate.sha256)
+
+
+def test_a_kill_at_any_commit_continues_to_the_same_version(tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    process = Process(whole)
+    expected = play(process)
+    commits = process.store.count_events() - 1  # the generation's own was there before
+    process.store.close()
+    assert commits > 10
+    for after in range(commits):
+        folder = tmp_path / str(after)
+        folder.mkdir()
+        with pytest.raises(Plug):
+            play(Process(folder, after))
+        survivor = Process(folder)
+        assert play(survivor) == expected, f"killed after {after} commits"
+        survivor.store.close()
+
+
+def test_a_kill_between_commit_and_effect_performs_the_effect(tmp_path: Path) -> None:
+    process = Process(tmp_path)
+    process.work = lambda effect: None  # type: ignore[method-assign]
+    process.do(LinkChanged(up=True))
+    plan = process.base.plan
+    for name in ("a", "b"):
+        status = make_status(contract_hash=plan.contract_hash)
+        process.do(StatusSeen(participant=name, boot=boot_of(name), status=status))
+        event = StatisticsReceived(participant=name, generation=1, label_counts=(90, 10))
+        process.do(event, {STATISTICS: statistics_of(plan.contract.feature_names)})
+    process.store.close()
+    store = Store(sqlite_url(process.config.data_dir))
+    assert "fill-bootstrap" in [p.effect.kind for p in store.pending()]
+    store.close()
+    survivor = Process(tmp_path)
+    assert survivor.state.current.version == 1
+    survivor.store.close()
+
+
+def test_effects_are_pending_until_they_are_done(tmp_path: Path) -> None:
+    store = Store(sqlite_url(tmp_path))
+    state = found(make_config(tmp_path), None, store, fake_golden, 0.0, None).state
+    before = store.pending()
+    effect = PrepareVersion(version=3)
+    first = store.commit([Entry(LinkChanged(up=True), 1.0, (effect,))], state)
+    assert store.pending() == [*before, *first]
+    store.commit([], state, [p.id for p in before])
+    assert store.pending() == first
+    store.close()
+    again = Store(sqlite_url(tmp_path))
+    assert again.pending() == first
+    assert again.load() == state
+    more = again.commit([Entry(LinkChanged(up=True), 1.0, (effect,))], state)
+    assert more[0].id > first[0].id
+    again.close()
+
+
+def test_a_transaction_is_whole_or_not_at_all(tmp_path: Path) -> None:
+    store = Store(sqlite_url(tmp_path))
+    state = found(make_config(tmp_path), None, store, fake_golden, 0.0, None).state
+    events, pending = store.count_events(), store.pending()
+    work = Aggregate(round_number=1, version=2, base=1, participants=("a",))
+    from aggregator.effects import RecordStatistics
+
+    broken = Entry(LinkChanged(up=True), 1.0, (work, RecordStatistics(participant="a", generation=1)))  # no attachment
+    with pytest.raises(KeyError):
+        store.commit([broken], state.but(epoch=9))
+    assert (store.count_events(), store.pending(), store.load()) == (events, pending, state)
+    store.close()
+
+
+def test_a_closed_store_says_so(tmp_path: Path) -> None:
+    store = Store(sqlite_url(tmp_path))
+    store.close()
+    with pytest.raises(StoreError, match="closed"):
+        store.pending()
+
+
+def test_a_store_of_another_schema_is_refused(tmp_path: Path) -> None:
+    store = Store(sqlite_url(tmp_path))
+    store.put("schema", 99)
+    store.close()
+    with pytest.raises(StoreError, match="schema 99"):
+        Store(sqlite_url(tmp_path))
+
+
+def test_old_updates_are_let_go(tmp_path: Path) -> None:
+    process = Process(tmp_path)
+    play(process)
+    assert process.store.update_bytes("a", 1)
+    process.store.prune(2)
+    assert process.store.update_bytes("a", 1)
+    process.store.prune(3)
+    with pytest.raises(KeyError):
+        process.store.update_bytes("a", 1)
+    assert process.store.update_weights(1) == {"a": 11, "b": 10}
+    process.store.close()
+
+
+def test_every_commit_is_on_disk(tmp_path: Path) -> None:
+    store = Store(sqlite_url(tmp_path))
+    with store._transaction() as connection:
+        modes = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
+    assert modes == ["wal", 2]
+    store.close()
+
+
+# Vectors --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_vector_file_is_checked_when_read(tmp_path: Path) -> None:
+    files = VectorFiles(tmp_path)
+    vector = np.arange(5, dtype=np.float32)
+    sha256 = files.write(3, vector)
+    path = files.path(3, sha256)
+    assert re.fullmatch(r"3-[0-9a-f]{16}\.f32", path.name)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert np.array_equal(files.read(3, sha256, 5), vector)
+    for content in (path.read_bytes()[:-1], vector_bytes(vector + 1), vector_bytes(vector * np.float32(np.nan))):
+        path.write_bytes(content)
+        with pytest.raises(VectorError):
+            files.read(3, sha256, 5)
+    path.unlink()
+    with pytest.raises(VectorError, match="missing"):
+        files.read(3, sha256, 5)
+
+
+def test_only_older_vectors_are_pruned(tmp_path: Path) -> None:
+    files = VectorFiles(tmp_path)
+    shas = {version: files.write(version, np.full(3, version, np.float32)) for version in (1, 2, 10, 11)}
+    (tmp_path / "12-0123456789abcdef.part").write_bytes(b"being written")
+    assert files.prune([(10, shas[10]), (2, shas[2])]) == 1
+    assert sorted(p.name.split("-")[0] for p in tmp_path.iterdir()) == ["10", "11", "12", "2"]
+
+
+def test_a_directory_is_held_once(tmp_path: Path) -> None:
+    with DirectoryLock(tmp_path), pytest.raises(DirectoryInUse), DirectoryLock(tmp_path):
+        pass
+    with DirectoryLock(tmp_path):
+        pass
+
+
+# Founding -------------------------------------------------------------------------------------------------------------
+
+
+def start(folder: Path, now: float = 0.0, from_model: Path | None = None, **changes: object) -> Foundation:
+    config = make_config(folder, **changes)
+    store = Store(sqlite_url(config.data_dir))
+    try:
+        return found(config, from_model, store, fake_golden, now, None)
+    finally:
+        store.close()
+
+
+def test_the_same_meaning_is_the_same_generation(tmp_path: Path) -> None:
+    first = start(tmp_path)
+    again = start(tmp_path, 5.0, tolerances=Tolerances(quorum=3))
+    assert first.state == again.state
+    assert again.rules.generation == 1
+    assert again.rules.tolerances.quorum == 3
+
+
+@pytest.mark.parametrize("change", [{"strategy": Strategy(options={"weighting": "uniform"})}, {"encodings": ("f16",)}])
+def test_another_meaning_is_a_new_generation_with_new_numbers(tmp_path: Path, change: dict[str, object]) -> None:
+    start(tmp_path)
+    changed = start(tmp_path, 5.0, **change)
+    assert changed.rules.generation == 2
+    assert changed.state.current.version == 1
+    assert changed.state.phase is Phase.BOOTSTRAP
+    assert changed.state.last_round == 0
+
+
+def test_an_imported_model_starts_a_generation_once(tmp_path: Path) -> None:
+    start(tmp_path)
+    imported = tmp_path / "old.onnx"
+    imported.write_bytes(tiny_model(seed=9))
+    first = start(tmp_path, 1.0, imported)
+    assert first.rules.generation == 2
+    assert first.state.bootstrap is not None
+    assert first.state.bootstrap.imported
+    assert start(tmp_path, 2.0, imported).rules.generation == 2
+    assert start(tmp_path, 3.0).rules.generation == 2
+
+
+def test_a_plan_is_refused_with_every_reason(tmp_path: Path) -> None:
+    config = make_config(
+        tmp_path,
+        federation="other",
+        strategy=Strategy(name="fedmagic"),
+        tolerances=Tolerances(quorum=5, max_cohort=3),
+        participants=("a",),
+    )
+    with pytest.raises(PlanError) as refused:
+        build_plan(tiny_template(), config, 1)
+    text = str(refused.value)
+    for reason in ("federation", "fedmagic", "participants", "max_cohort"):
+        assert reason in text
+    assert len(text.splitlines()) == 4
+
+
+def test_unknown_encodings_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="f64"):
+        build_plan(tiny_template(), make_config(tmp_path, encodings=("f64",)), 1)
+
+
+def test_chunks_grow_until_a_manifest_can_list_them(tmp_path: Path) -> None:
+    config = make_config(tmp_path, chunk_bytes=15 * 1024)
+    template = tiny_template(tiny_contract(features=2), hidden=700_000)  # 11 MB
+    plan = build_plan(template, config, 1)
+    assert plan.chunk_bytes > 15 * 1024
+    with pytest.raises(PlanError, match="raise the broker's limit"):
+        build_plan(template, config, 1, 15 * 1024)
+    assert build_plan(tiny_template(), make_config(tmp_path), 1, 20_000).chunk_bytes == 20_000
+
+
+def test_receipts_are_found_again(tmp_path: Path) -> None:
+    process = Process(tmp_path)
+    play(process)
+    rows = [a.transfer for a in process.state.round.answers.values()] if process.state.round else []
+    assert len(rows) == 2
+    for name, answer in process.state.round.answers.items():  # type: ignore[union-attr]
+        receipt = process.store.receipt(name, answer.transfer)
+        assert receipt is not None
+        assert receipt.result == "accepted"
+    assert process.store.receipt("a", "0" * 16) is None
+    assert Code.LATE not in {a.code for a in process.state.round.answers.values()}  # type: ignore[union-attr]
+    process.store.close()
