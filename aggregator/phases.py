@@ -129,7 +129,7 @@ def _is_done(state: State) -> bool:
 def _waiting(state: State, now: float) -> tuple[State, Outputs] | None:
     if _is_done(state):
         final = PublishCurrent(version=state.current.version, final=True, reason="the plan's last round is done")
-        return state.but(phase=Phase.RESTING, quorum_since=None), (PublishStatus(), PublishHistory(), final)
+        return state.but(phase=Phase.RESTING, quorum_since=None), (final, PublishHistory(), PublishStatus())
     tolerances = state.rules.tolerances
     too_early = state.last_opened is not None and now < state.last_opened + tolerances.min_interval_s
     if state.link_since is None or too_early:
@@ -156,7 +156,7 @@ def _resting(state: State, now: float) -> tuple[State, Outputs] | None:
     if _is_done(state):
         return None
     awake = PublishCurrent(version=state.current.version, reason="the plan goes on")
-    return state.but(phase=Phase.WAITING), (PublishStatus(), PublishHistory(), awake)
+    return state.but(phase=Phase.WAITING), (awake, PublishHistory(), PublishStatus())
 
 
 # Collecting -----------------------------------------------------------------------------------------------------------
@@ -258,7 +258,7 @@ def _end_round(
         candidate_loss=decision.candidate_loss if decision else None,
         current_loss=decision.current_loss if decision else None,
     )
-    outputs = (RecordRound(summary=summary), PublishHistory(), *outputs)  # history first: the rest leads on from it
+    outputs += (RecordRound(summary=summary), PublishHistory())
     if made is not None:
         outputs += (RecordOutcome(round_number=ended.number, version=made),)
     without_gain = state.without_gain

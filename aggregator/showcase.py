@@ -108,7 +108,8 @@ class Showcase:
             self._publisher.clear(self._topic(Kind.HISTORY))
             return
         rounds = await asyncio.to_thread(self._store.history, announce.SHOWN_ROUNDS)
-        self._put(Kind.HISTORY, lambda: announce.history(self._core.state, rounds))
+        # Behind the manifests: who reads that a round was promoted finds its version there.
+        self._put(Kind.HISTORY, lambda: announce.history(self._core.state, rounds), after_chunks=True)
 
     async def show_versions(self) -> None:
         """Chunks and manifests of current and candidate; everything else is cleared."""

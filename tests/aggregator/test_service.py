@@ -80,7 +80,12 @@ def history(broker: MemoryBroker) -> History:
 
 
 def is_final(participant: ScriptedParticipant) -> bool:
-    return participant.current is not None and participant.current.final
+    """The last round is over: history says so behind the final manifest."""
+    if participant.history is None or not participant.history.resting:
+        return False
+    assert participant.current is not None
+    assert participant.current.final
+    return True
 
 
 @sync

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.e2e.federation import CONTRACT
+from tests.servers import Server, mosquitto
+
+
+@pytest.fixture
+def broker() -> Iterator[Server]:
+    """A Mosquitto of the test's own: retained messages of another test's federation would be believed."""
+    with mosquitto() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -43,6 +43,7 @@ CONTRACT: dict[str, Any] = {
     "quality": {"min_samples": 50},
 }
 NUMPY_TRAINER = (sys.executable, "-m", "tests.support.numpy_trainer")
+HANGING_TRAINER = (sys.executable, "-m", "tests.support.hanging_trainer")
 
 
 def signal_map(participant: str) -> dict[str, Any]:
@@ -180,7 +181,7 @@ class Federation:
         self.view.on_message(message)
         self._changed.set()
 
-    async def until(self, condition: Callable[[], object], what: str, timeout_s: float = 60.0) -> None:
+    async def until(self, condition: Callable[[], object], what: str, timeout_s: float = 40.0) -> None:
         """Wait until the broker's messages bring a condition about."""
         try:
             async with asyncio.timeout(timeout_s):
@@ -193,9 +194,17 @@ class Federation:
             logs = "\n".join(f"--- {name}\n{service.tail()}" for name, service in self.services.items())
             raise AssertionError(f"never came: {what}\n{logs}") from None
 
-    def holds(self, participant: str, version: int) -> bool:
+    @property
+    def rests(self) -> bool:
+        """The last round is done, and its version is announced as the final one."""
+        return self.view.resting and self.view.current is not None and self.view.current.final
+
+    def serves(self, participant: str, version: int) -> bool:
+        """Whether its status says that it holds and serves this version."""
         known = self.view.participants.get(participant)
-        return known is not None and known.status is not None and known.status.holds_version == version
+        status = known.status if known is not None else None
+        is_served = status is not None and status.serves is not None and status.serves.version == version
+        return status is not None and is_served and status.holds_version == version
 
     def scores(self, participant: str, version: int) -> list[Message]:
         """Inference events of a participant by this version."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.aio import run
-from tests.e2e.federation import NUMPY_TRAINER, federation
+from tests.e2e.federation import HANGING_TRAINER, NUMPY_TRAINER, federation
 from tests.servers import Server, mosquitto
 from uns_topics.presence import ParticipantState
 
@@ -21,17 +21,17 @@ PLANTS = ("berlin", "lyon")
     ("protocol", "trainer"), [("3.1.1", NUMPY_TRAINER), ("5", None)], ids=["3.1.1-numpy", "5-torch"]
 )
 def test_two_plants_learn_one_model_and_serve_it(
-    tmp_path: Path, base_model: Path, mosquitto_server: Server, protocol: str, trainer: tuple[str, ...] | None
+    tmp_path: Path, base_model: Path, broker: Server, protocol: str, trainer: tuple[str, ...] | None
 ) -> None:
     async def main() -> None:
-        async with federation(tmp_path, mosquitto_server, protocol=protocol, trainer=trainer) as f:
+        async with federation(tmp_path, broker, protocol=protocol, trainer=trainer) as f:
             for plant in PLANTS:
                 await f.start_edge(plant)
             for plant in PLANTS:
                 await f.listening(plant)
                 await f.publish_boards(plant, 150)
             await f.start_aggregator(base_model)
-            await f.until(lambda: f.view.resting, "the last round")
+            await f.until(lambda: f.rests, "the last round")
             history = f.view.history
             assert history is not None
             assert [summary.round_number for summary in history.rounds] == [1, 2]
@@ -42,9 +42,11 @@ def test_two_plants_learn_one_model_and_serve_it(
             current = f.view.current.version
             assert current >= 1
             for plant in PLANTS:
-                await f.until(lambda plant=plant: f.holds(plant, current), f"{plant} holds version {current}")
+                await f.until(lambda plant=plant: f.serves(plant, current), f"{plant} serves version {current}")
                 await f.publish_boards(plant, 1)
-                await f.until(lambda plant=plant: f.scores(plant, current), f"{plant} serves version {current}")
+                await f.until(
+                    lambda plant=plant: f.scores(plant, current), f"an inference by version {current} at {plant}"
+                )
             # A clean stop says so before it disconnects.
             assert await f.stop("berlin") == 0
             await f.until(lambda: _state(f, "berlin") is ParticipantState.OFFLINE, "berlin's death certificate")
@@ -58,34 +60,35 @@ def _state(f, participant: str) -> ParticipantState | None:  # type: ignore[no-u
     return status.state if status is not None else None
 
 
-def test_a_late_joiner_is_served_at_once(tmp_path: Path, base_model: Path, mosquitto_server: Server) -> None:
+def test_a_late_joiner_is_served_at_once(tmp_path: Path, base_model: Path, broker: Server) -> None:
     async def main() -> None:
-        async with federation(tmp_path, mosquitto_server) as f:
+        async with federation(tmp_path, broker) as f:
             for plant in PLANTS:
                 await f.start_edge(plant)
                 await f.listening(plant)
                 await f.publish_boards(plant, 120)
             await f.start_aggregator(base_model)
-            await f.until(lambda: f.view.resting, "the last round")
+            await f.until(lambda: f.rests, "the last round")
             assert f.view.current is not None
             current = f.view.current.version
             await f.start_edge("porto")
-            await f.until(lambda: f.holds("porto", current), "porto holds the current version")
+            await f.until(lambda: f.serves("porto", current), "porto serves the current version")
+            await f.listening("porto")
             await f.publish_boards("porto", 1)
-            await f.until(lambda: f.scores("porto", current), "porto serves the current version")
+            await f.until(lambda: f.scores("porto", current), "an inference at porto")
 
     run(main(), timeout_s=140)
 
 
 def test_a_participant_killed_in_a_round_is_noticed_and_the_round_goes_on(
-    tmp_path: Path, base_model: Path, mosquitto_server: Server
+    tmp_path: Path, base_model: Path, broker: Server
 ) -> None:
     async def main() -> None:
-        async with federation(tmp_path, mosquitto_server, tolerances={"rounds": 1, "grace_s": 0.5}) as f:
+        async with federation(tmp_path, broker, tolerances={"rounds": 1, "grace_s": 0.5}) as f:
             for plant in PLANTS:
                 await f.start_edge(plant)
             # This trainer never answers: its participant is in the cohort and will not deliver.
-            await f.start_edge("porto", trainer={"command": [*NUMPY_TRAINER, "--hang-on", "train"]})
+            await f.start_edge("porto", trainer={"command": list(HANGING_TRAINER)})
             for plant in (*PLANTS, "porto"):
                 await f.listening(plant)
                 await f.publish_boards(plant, 120)
@@ -96,7 +99,7 @@ def test_a_participant_killed_in_a_round_is_noticed_and_the_round_goes_on(
             await f.until(lambda: _state(f, "porto") is ParticipantState.TRAINING, "porto trains")
             await f.stop("porto", signal.SIGKILL)
             await f.until(lambda: _state(f, "porto") is ParticipantState.OFFLINE, "porto's will")
-            await f.until(lambda: f.view.resting, "the round's end")
+            await f.until(lambda: f.rests, "the round's end")
             assert f.view.history is not None
             (summary,) = f.view.history.rounds
             assert summary.result in ("promoted", "refused")
@@ -117,7 +120,7 @@ def test_a_broker_with_a_small_packet_limit(tmp_path: Path, protocol: str, wide_
                 await f.listening(plant)
                 await f.publish_boards(plant, 120)
             await f.start_aggregator(wide_model)
-            await f.until(lambda: f.view.resting, "the last round", timeout_s=120)
+            await f.until(lambda: f.rests, "the last round", timeout_s=120)
             assert f.view.history is not None
             (summary,) = f.view.history.rounds
             assert {p.outcome for p in summary.participants} == {"accepted"}

@@ -122,13 +122,13 @@ class NumpyTrainer:
         return delta, len(index)
 
 
-def main() -> None:
+def main(trainer: NumpyTrainer | None = None) -> None:
     """Answer until the pipe closes; stdout carries frames, so whatever else is printed goes to stderr."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    trainer = NumpyTrainer()
+    trainer = trainer or NumpyTrainer()
     while (request := read_frame(sys.stdin.buffer)) is not None:
         answers.write(encode_frame(trainer.answer(request)))
         answers.flush()

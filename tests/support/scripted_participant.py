@@ -24,7 +24,7 @@ from uns_topics.payloads import Writer, read
 from uns_topics.plan import Plan
 from uns_topics.presence import AggregatorStatus, ParticipantState, ParticipantStatus, Want
 from uns_topics.reports import Evaluation, FeatureCell, Figure, ModelScores, PartScores, Statistics, Sums
-from uns_topics.rounds import Receipt, RoundAnnouncement, VersionManifest
+from uns_topics.rounds import History, Receipt, RoundAnnouncement, VersionManifest
 from uns_topics.standardisation import Moments
 from uns_topics.tensors import Role, Vector, vector_from_bytes
 from uns_topics.topics import FlTopic, Kind, participant_filters
@@ -55,6 +55,7 @@ class ScriptedParticipant:
         self.round: RoundAnnouncement | None = None
         self.current: VersionManifest | None = None
         self.candidate: VersionManifest | None = None
+        self.history: History | None = None
         self.aggregator: AggregatorStatus | None = None
         self.aggregator_boots: list[str] = []
         self.held: dict[str, Vector] = {}
@@ -184,6 +185,7 @@ class ScriptedParticipant:
     async def _on_up(self, session: Session, birth: int) -> None:
         self._birth = birth
         await session.subscribe(*participant_filters(self._federation, self.name))
+        await session.subscribe(str(FlTopic(self._federation, Kind.HISTORY)))
         for assembly, manifest in list(self._fetching.values()):
             await session.subscribe(*self._chunk_topics(assembly, manifest))
         topic, payload, qos, retain = self._status()
@@ -228,6 +230,8 @@ class ScriptedParticipant:
                 self._fetch(body)
             case AggregatorStatus():
                 self.aggregator = body
+            case History():
+                self.history = body
             case Receipt():
                 self.receipts.append(body)
                 outgoing = self.sent.get(body.id)
