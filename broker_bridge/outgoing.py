@@ -21,10 +21,15 @@ MAX_REPEAT_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Publish the manifest, then these chunks of it."""
+    """Publish the manifest, then these chunks of it; without `announce` the chunks alone.
+
+    A manifest that comes again is a question: sent before chunks that were asked for, its answer would ask for them
+    once more.
+    """
 
     manifest: TransferManifest
     chunks: tuple[int, ...] = ()
+    announce: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,7 @@ class Outgoing:
         return [Send(self.manifest, tuple(range(len(self.manifest.chunks))))]
 
     def on_connected(self, now: float, unit_random: float) -> list[Effect]:
-        """After a reconnect: ask what the receiver has."""
+        """After a reconnect, of either side: ask what the receiver has."""
         self._repeats = 0
         return self._repeat(now, unit_random)
 
@@ -80,6 +85,10 @@ class Outgoing:
         if any(self._in_flight_at_loss[i] >= 2 for i in in_flight):
             return self._lower(now, unit_random, "the connection ended twice with the same chunk in flight")
         return []
+
+    def give_up(self) -> None:
+        """Nobody waits for it any more: a newer update took its place."""
+        self.done = True
 
     def on_receipt(self, receipt: Receipt, now: float, unit_random: float) -> list[Effect]:
         """The receiver's answer."""
@@ -96,7 +105,7 @@ class Outgoing:
                 return self._lower(now, unit_random, "no chunk arrived twice in a row")
         else:
             self._all_missing = 0
-        return [Send(self.manifest, chunks)] if chunks else []
+        return [Send(self.manifest, chunks, announce=False)] if chunks else []
 
     def _repeat(self, now: float, unit_random: float) -> list[Effect]:
         self._repeats += 1

@@ -10,11 +10,11 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
 from broker_bridge.link import Link
 from broker_bridge.outgoing import Outgoing
-from broker_bridge.session import Connector, Message, PublishRefused, Session, SessionLost, Will
+from broker_bridge.session import BrokerRefused, Connector, Message, PublishRefused, Session, SessionLost, Will
 from edge.downloads import IntegrityError, Subscribe, Unsubscribe
 from edge.participation import (
     CheckTemplate,
@@ -30,7 +30,7 @@ from edge.participation import (
     Warn,
 )
 from edge.upload import Upload
-from edge.workshop import Workshop
+from edge.workshop import ModelGone, Workshop
 from uns_topics.codes import Reason
 from uns_topics.envelope import PayloadError
 from uns_topics.model import Value
@@ -78,6 +78,8 @@ class Federation:
         self.core = core
         self.rejected: Counter[str] = Counter()
         """Messages of the fl tree that were not what their topic declares, by reason."""
+        self.failed: Counter[str] = Counter()
+        """Effects that came to nothing, by name."""
         self._federation = federation
         self._participant = participant
         self._workshop = workshop
@@ -94,10 +96,14 @@ class Federation:
         self._upload: Upload | None = None
         self._said: dict[Kind, Value] = {}
         self._subscriptions: asyncio.Queue[Subscribe | Unsubscribe] = asyncio.Queue()
-        self._work: asyncio.Queue[Effect] = asyncio.Queue()
+        self._work: asyncio.Queue[Effect | None] = asyncio.Queue()
+        """Effects to perform; None: say everything again."""
+        self._aggregator_life: tuple[str, int] | None = None
+        """Boot and birth of the aggregator that was heard in this session."""
         self._status_due = asyncio.Event()
         self._time_due = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
+        self._effects: set[asyncio.Task[None]] = set()
         self._link = Link(
             connector,
             f"{participant}-fl",
@@ -117,7 +123,7 @@ class Federation:
                 for loop in (self._subscribe_loop, self._status_loop, self._time_loop, self._effect_loop)
             ]
             await self._link.run()
-            for task in helpers:
+            for task in (*helpers, *self._effects):  # an update that waits for its answer, a training
                 task.cancel()
 
     async def close(self) -> None:
@@ -138,15 +144,25 @@ class Federation:
     async def _on_up(self, session: Session, birth: int) -> None:
         self._birth = birth
         await session.subscribe(*participant_filters(self._federation, self._participant))
-        await self._publish_status()
-        for kind, body in list(self._said.items()):  # a broker that lost everything gets back what we own
-            await self._publish_json(self._topic(kind), body)
+        await self._say_everything()
         self._do(self.core.on_connected(self._clock()))
+
+    async def _say_everything(self) -> None:
+        """A broker that lost everything gets back what we own; an aggregator that came back hears it. Raises:
+        SessionLost."""
+        try:
+            await self._publish_status()
+            for kind, body in list(self._said.items()):
+                await self._publish_json(self._topic(kind), body)
+        except PublishRefused as error:
+            log.error("the broker doesn't take what this participant says: %s", error)  # noqa: TRY400 - for people
         if self._upload is not None:
             self._upload.on_connected()
 
     def _on_down(self, reason: str) -> None:
         log.info("the federation's broker is away: %s", reason)
+        self.core.on_disconnected()
+        self._aggregator_life = None
         if self._upload is not None:
             self._upload.on_lost()
 
@@ -179,7 +195,7 @@ class Federation:
             if topic.kind is Kind.MODEL_CANDIDATE:
                 return core.on_candidate(None, now)
             return []
-        _, body = read(topic, payload)
+        envelope, body = read(topic, payload)
         match body:
             case Plan():
                 return self._understand_plan(body, now)
@@ -189,12 +205,23 @@ class Federation:
                 on_version = core.on_current if topic.kind is Kind.MODEL_CURRENT else core.on_candidate
                 return on_version(body, now)
             case AggregatorStatus():
+                self._meet((envelope.boot, body.birth), body)
                 return core.on_aggregator(body)
             case Receipt() if self._upload is not None:
                 self._upload.on_receipt(body)
         return []
 
+    def _meet(self, life: tuple[str, int], status: AggregatorStatus) -> None:
+        """An aggregator that came back within our session may have lost what it was not answered."""
+        if status.state == "offline":
+            return
+        known, self._aggregator_life = self._aggregator_life, life
+        if known not in (None, life):
+            self._work.put_nowait(None)
+
     def _understand_plan(self, plan: Plan, now: float) -> list[Effect]:
+        if (problem := self.core.plan_problem(plan)) is not None:
+            raise PayloadError(f"a plan that can't be followed: {problem}")
         self._on_plan(plan)
         on_disk = self._workshop.follow(plan)
         effects = self.core.on_plan(plan, now, frozenset({plan.template.sha256}) if on_disk else frozenset())
@@ -222,27 +249,61 @@ class Federation:
                 self._status_due.set()
             elif isinstance(effect, Warn):
                 log.warning("%s", effect.text)
+            elif isinstance(effect, Swap):
+                self._serve(effect)
             else:
                 self._work.put_nowait(effect)
 
+    def _serve(self, effect: Swap) -> None:
+        """Serve a version at once, as long as it is surely here; what it brings about is worked off later."""
+        try:
+            variant = self._swap(effect.manifest)
+        except ModelGone as error:
+            log.info("%s", error)
+            return
+        self._do(self.core.on_swapped(effect.manifest.version, variant))
+        self._work.put_nowait(effect)
+
     async def _effect_loop(self) -> None:
         """Start a task per effect; they wait for each other only where the workshop says so."""
-        assert self._tasks is not None
         while True:
             effect = await self._work.get()
-            self._tasks.create_task(self._perform(effect), name=f"federation.{type(effect).__name__}")
+            name = type(effect).__name__ if effect is not None else "SayEverything"
+            self._start(name, self._perform(effect) if effect is not None else self._say_everything())
+
+    def _start(self, name: str, work: Coroutine[None, None, None]) -> None:
+        assert self._tasks is not None
+        task = self._tasks.create_task(self._survive(name, work), name=f"federation.{name}")
+        self._effects.add(task)
+        task.add_done_callback(self._effects.discard)
+
+    async def _survive(self, name: str, work: Coroutine[None, None, None]) -> None:
+        """Whatever the federation's side fails at, inference goes on: one effect is lost, never the service."""
+        try:
+            await work
+        except SessionLost:
+            pass  # the next session starts with everything
+        except BrokerRefused:
+            raise  # credentials or access rules: for people, with an exit code
+        except Exception as error:
+            self.failed[name] += 1
+            if isinstance(error, ModelGone):
+                log.info("%s: %s", name, error)
+            else:
+                log.exception("%s failed; inference goes on", name)
 
     async def _perform(self, effect: Effect) -> None:
         match effect:
             case CheckTemplate(plan, skeleton):
-                problem = await self._workshop.check_template(plan, skeleton)
+                problem = await _verdict(self._workshop.check_template(plan, skeleton))
                 self._do(self.core.on_template(plan.template.sha256, problem, self._clock()))
             case VerifyVersion(manifest, content):
-                problem = await self._workshop.verify(manifest, content, frozenset(self.core.held))
+                problem = await _verdict(self._workshop.verify(manifest, content))
                 self._do(self.core.on_verified(manifest, problem, self._clock()))
+                if problem is None:
+                    await self._workshop.keep(manifest, self.core.held)
             case Swap(manifest):
-                variant = self._swap(manifest)
-                self._do(self.core.on_swapped(manifest.version, variant))
+                await self._workshop.mark_served(manifest)
                 await self.say(Kind.EVALUATION, await self._workshop.figures(manifest, final=manifest.final))
             case FinalFigures(manifest):
                 await self.say(Kind.EVALUATION, await self._workshop.figures(manifest, final=True))
@@ -254,7 +315,11 @@ class Federation:
                 await self._train(announcement)
 
     async def _train(self, announcement: RoundAnnouncement) -> None:
-        outcome = await self._workshop.train(announcement)
+        try:
+            outcome = await self._workshop.train(announcement)
+        except Exception:  # a full disk, a store that fails: this round goes on without us, the next one may do better
+            log.exception("round %d is skipped", announcement.round_number)
+            outcome = Reason.TRAINER_FAILED
         if isinstance(outcome, Reason):
             self._do(self.core.on_trained(outcome))
             self._do(self.core.on_trainer(await self._workshop.trainer_reason()))
@@ -271,7 +336,9 @@ class Federation:
             round_number=announcement.round_number,
             attempt=announcement.attempt,
         )
-        self._upload = Upload(
+        if self._upload is not None:
+            self._upload.supersede()
+        upload = self._upload = Upload(
             Outgoing(outcome.content, manifest),
             self._topic(Kind.STATUS),
             self._publish_json,
@@ -279,32 +346,32 @@ class Federation:
             self._clock,
             self._rng,
         )
-        local = asyncio.create_task(self._workshop.train_local(announcement), name="federation.local-only")
-        try:
-            done = await self._upload.result()
-            if done.detail:
-                log.error("the update of round %d can't be sent: %s", announcement.round_number, done.detail)
-            if done.result == "accepted":
-                await self._workshop.accepted(announcement)
-            log.info(
-                "round %d: update %s%s", announcement.round_number, done.result, f" ({done.code})" if done.code else ""
-            )
-            await self.say(
-                Kind.LAST_UPDATE,
-                LastUpdate(
-                    id=self._upload.outgoing.manifest.id,
-                    round_number=announcement.round_number,
-                    base=announcement.base_sha256,
-                    result=done.result,
-                    code=done.code,
-                    num_examples=outcome.num_examples,
-                    num_steps=outcome.num_steps,
-                    payload_bytes=len(outcome.content),
-                    train_seconds=outcome.seconds,
-                ),
-            )
-        finally:
-            await local
+        self._start("LocalOnly", self._workshop.train_local(announcement))
+        done = await upload.result()
+        if done is None:
+            log.info("round %d: its update gave way to a newer one", announcement.round_number)
+            return
+        if done.detail:
+            log.error("the update of round %d can't be sent: %s", announcement.round_number, done.detail)
+        if done.result == "accepted":
+            await self._workshop.accepted(announcement)
+        log.info(
+            "round %d: update %s%s", announcement.round_number, done.result, f" ({done.code})" if done.code else ""
+        )
+        await self.say(
+            Kind.LAST_UPDATE,
+            LastUpdate(
+                id=upload.outgoing.manifest.id,
+                round_number=announcement.round_number,
+                base=announcement.base_sha256,
+                result=done.result,
+                code=done.code,
+                num_examples=outcome.num_examples,
+                num_steps=outcome.num_steps,
+                payload_bytes=len(outcome.content),
+                train_seconds=outcome.seconds,
+            ),
+        )
 
     def _chunk_size(self, plan: Plan) -> int:
         size = min(plan.chunk_bytes, self._chunk_bytes or plan.chunk_bytes)
@@ -383,3 +450,12 @@ class Federation:
                 else:
                     await asyncio.sleep(STATUS_EVERY_S)
             self._time_due.clear()
+
+
+async def _verdict(check: Awaitable[str | None]) -> str | None:
+    """Why a check refuses; one that fails itself has proven nothing, so it refuses too."""
+    try:
+        return await check
+    except Exception as error:
+        log.exception("a check failed")
+        return f"it couldn't be checked: {type(error).__name__}"

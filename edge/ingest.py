@@ -323,7 +323,7 @@ class _Words:
         value = bound.codes.get(code)
         if value is None:
             self._counters["unmapped-code"] += 1
-            return Problem("unmapped-code", message.topic, f"code {code[:40]!r} is not in the signal map")
+            return Problem("unmapped-code", message.topic, f"the text of field {bound.field!r} is no code of the map")
         return LabelSet(
             self.path,
             key,

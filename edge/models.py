@@ -24,6 +24,10 @@ BATCH_ROWS = 4096
 """Rows of one run when a whole part is scored: bounds the memory of a window batch."""
 
 
+KEPT_SERVED = 2
+_SERVED = "served.txt"
+
+
 class ModelRefused(Exception):
     """A version that must not serve: its bytes, its hash or its golden outputs are not what its manifest says."""
 
@@ -42,7 +46,7 @@ class Model:
         if self.template.contract.context is not None and self.template.contract.context.kind == "declared":
             inputs[CONTEXT_INPUT] = contexts
         outputs: npt.NDArray[np.float32] = self.session.run(None, inputs)[0]
-        return outputs
+        return outputs.reshape(-1)
 
 
 def open_version(template: Template, vector: Vector, manifest: VersionManifest) -> Model:
@@ -92,12 +96,12 @@ class ModelStore:
         _write(self._folder / f"skeleton-{template.sha256}.onnx", template.skeleton)
 
     def save(self, manifest: VersionManifest, vector: Vector, template_sha256: str, keep: frozenset[int]) -> None:
-        """Keep a verified version; forget others than it and `keep`."""
+        """Keep a verified version; forget others than it, `keep` and what served last. Raises: OSError."""
         _write(self._folder / f"{manifest.version}.f32", vector_bytes(vector))
         record = {"template": template_sha256, "manifest": manifest.model_dump(mode="json")}
         _write(self._folder / f"{manifest.version}.json", json.dumps(record).encode())
         for path in self._folder.glob("*.json"):
-            if path.stem.isdigit() and int(path.stem) not in keep | {manifest.version}:
+            if path.stem.isdecimal() and int(path.stem) not in keep | {manifest.version, *self.served()}:
                 path.unlink()
                 path.with_suffix(".f32").unlink(missing_ok=True)
 
@@ -108,15 +112,24 @@ class ModelStore:
             manifest = VersionManifest.model_validate_json(json.dumps(record["manifest"]))
             raw = (self._folder / f"{version}.f32").read_bytes()
             vector = vector_from_bytes(raw, len(raw) // 4)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelRefused(f"version {version} on disk: {error}") from error
         if vector_sha256(vector) != manifest.sha256:
             raise ModelRefused(f"version {version} on disk was changed")
         return manifest, vector, str(record["template"])
 
-    def versions(self) -> list[int]:
-        """Versions on disk, newest first."""
-        return sorted((int(p.stem) for p in self._folder.glob("*.json") if p.stem.isdigit()), reverse=True)
+    def mark_served(self, version: int) -> None:
+        """This version serves from now on; the one before it stays as a second last good one. Raises: OSError."""
+        before = [known for known in self.served() if known != version]
+        _write(self._folder / _SERVED, json.dumps([version, *before][:KEPT_SERVED]).encode())
+
+    def served(self) -> list[int]:
+        """Versions that served, the last one first. A candidate that never served is no last good version."""
+        try:
+            found = json.loads((self._folder / _SERVED).read_bytes())
+        except (OSError, ValueError):
+            return []
+        return [version for version in found if isinstance(version, int)] if isinstance(found, list) else []
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -8,7 +8,8 @@ waits for it finds the others in place. A topic is never both leaf and parent.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from uns_topics.presence import Variant
@@ -89,7 +90,7 @@ class Outputs:
             known = newest.get(prediction.instance)
             if known is None or prediction.time_s >= known.time_s:
                 newest[prediction.instance] = prediction
-        leaves = [self._event(p) for p in predictions if p.key]
+        leaves = [self._event(p) for p in predictions if p.key and math.isfinite(p.value)]
         for prediction in newest.values():
             if prediction.time_s >= self._newest.get(prediction.instance, float("-inf")):
                 self._newest[prediction.instance] = prediction.time_s
@@ -102,12 +103,14 @@ class Outputs:
         return tuple(f"{root}/{name}" for name in ("quality", "model_version", "variant", self._output))
 
     def _state(self, p: Prediction) -> list[Leaf]:
-        values: Mapping[str, str] = {
-            "quality": str(p.quality),
+        is_number = math.isfinite(p.value)
+        values: dict[str, str] = {
+            "quality": str(p.quality if is_number else QUALITY_BAD),
             "model_version": str(p.version),
             "variant": json.dumps(p.variant.value),
-            self._output: number(p.value),
         }
+        if is_number:  # else the last value stands, and the quality says that it isn't good
+            values[self._output] = number(p.value)
         stamp = round(p.time_s * 1000)
         root = instance_root(p.instance, self._federation)
         return [

@@ -125,6 +125,8 @@ class Participation:
         self._approved = approved
         self._covers = covers
         self.downloads = Downloads(federation)
+        self.restored: VersionManifest | None = None
+        """What the disk still had at the start, proven: it need not be fetched again."""
         self.plan: Plan | None = None
         self.aggregator: AggregatorStatus | None = None
         self.counts = Counts()
@@ -143,15 +145,15 @@ class Participation:
         self._said_round: RoundAnnouncement | None = None
         self._template: str | None = None
         self._plan_reason: Reason | None = Reason.NO_PLAN
-        self._model_reason: Reason | None = None
         self._round: RoundAnnouncement | None = None
         self._answered: tuple[int, str] | None = None
         self._training: RoundAnnouncement | None = None
-        self._evaluated: int | None = None
+        self._evaluated: str | None = None
         self._finished: int | None = None
         self._statistics_of: int | None = None
         self._epoch = 0
-        self._verifying: set[int] = set()
+        self._plan_epoch = 0
+        self._verifying: set[str] = set()
         self._refused: set[str] = set()
 
     # What comes in ---------------------------------------------------------------------------------------------------
@@ -163,15 +165,37 @@ class Participation:
             self.aggregator = status
         return []
 
+    def on_disconnected(self) -> None:
+        """What is said in the next session may be another aggregator's."""
+        self._plan_epoch = 0
+
+    def plan_problem(self, plan: Plan) -> str | None:
+        """Why this plan can't follow the known one; None where it can.
+
+        A change of meaning is a new generation. Only one who took over (a higher epoch, and maybe an empty store) may
+        count generations from the start again.
+        """
+        known = self.plan
+        if known is None or self._epoch > self._plan_epoch:
+            return None
+        if plan.generation < known.generation:
+            return f"it is of generation {plan.generation}, and {known.generation} is known"
+        if plan.generation == known.generation and _meaning(plan) != _meaning(known):
+            return f"it gives generation {plan.generation} another meaning"
+        return None
+
     def on_plan(self, plan: Plan, now: float, known_skeletons: frozenset[str] = frozenset()) -> list[Effect]:
         """A plan came, new or again; `known_skeletons` are hashes of those on disk."""
-        if self.plan is not None and plan.generation < self.plan.generation:
-            return [Warn(f"ignored a plan of generation {plan.generation}; {self.plan.generation} is known")]
-        is_new = self.plan is None or plan.template.sha256 != self.plan.template.sha256
+        if (problem := self.plan_problem(plan)) is not None:
+            return [Warn(f"ignored a plan: {problem}")]
+        is_new = self.plan is None or _meaning(plan) != _meaning(self.plan)
         if self.plan is None or plan.generation != self.plan.generation or is_new:
             self.held, self._current, self._candidate, self._answered = {}, None, None, None
             self._evaluated = self._finished = self._statistics_of = None
+            if self.restored is not None and self.restored.generation == plan.generation:
+                self.held = {self.restored.version: self.restored}
         self.plan = plan
+        self._plan_epoch = max(self._plan_epoch, self._epoch)
         effects: list[Effect] = []
         self._plan_reason = None
         if self._approved is not None and plan.contract_hash != self._approved:
@@ -225,12 +249,13 @@ class Participation:
 
     def on_verified(self, manifest: VersionManifest, problem: str | None, now: float) -> list[Effect]:
         """The answer to `VerifyVersion`."""
-        self._verifying.discard(manifest.version)
+        self._verifying.discard(manifest.sha256)
+        if self.plan is None or manifest.generation != self.plan.generation:
+            return []
         if problem is not None:
-            self._model_reason = Reason.MODEL_REFUSED
             self._refused.add(manifest.sha256)
-            return [Warn(f"version {manifest.version} was refused: {problem}"), PublishStatus()]
-        self._model_reason = None
+            warning = Warn(f"version {manifest.version} was refused: {problem}")
+            return [warning, *self._follow_versions(now), PublishStatus()]
         self.held[manifest.version] = manifest
         return [*self._follow_versions(now), *self._try_train(), PublishStatus()]
 
@@ -284,12 +309,12 @@ class Participation:
         """Why this participant doesn't take part in full; None where it does."""
         if self.paused:
             return Reason.PAUSED
-        for reason in (self._plan_reason, self._model_reason, self.trainer_reason, self.data_reason):
+        for reason in (self._plan_reason, self._refusal, self.trainer_reason, self.data_reason):
             if reason is not None:
                 return reason
         if self._too_few:
             return Reason.TOO_FEW_SAMPLES
-        if self._current is not None and self._current.version not in self.held:
+        if self._current is not None and not self._holds(self._current):
             return Reason.FETCHING_MODEL
         return Reason.NO_MODEL if not self.held else None
 
@@ -333,6 +358,17 @@ class Participation:
     def _too_few(self) -> bool:
         return self.plan is not None and self.counts.trainable < self.plan.contract.quality.min_samples
 
+    @property
+    def _refusal(self) -> Reason | None:
+        """Whether a version that is announced now was refused here."""
+        announced = {m.sha256 for m in (self._current, self._candidate) if m is not None}
+        return Reason.MODEL_REFUSED if announced & self._refused else None
+
+    def _holds(self, manifest: VersionManifest) -> bool:
+        """Whether these very bytes are here: a number alone may be claimed by others."""
+        known = self.held.get(manifest.version)
+        return known is not None and known.sha256 == manifest.sha256
+
     def _is_fresh(self, manifest: VersionManifest) -> bool:
         if self.plan is None or manifest.generation != self.plan.generation or manifest.epoch < self._epoch:
             return False
@@ -357,16 +393,15 @@ class Participation:
             keep.add(self.plan.template.skeleton.id)
         effects: list[Effect] = list(self._fetched(self.downloads.only(keep)))
         for manifest in wanted:
-            known = self.held.get(manifest.version)
-            if known is not None and known.sha256 == manifest.sha256:
+            if self._holds(manifest):
                 self.held[manifest.version] = manifest
-            elif manifest.version not in self._verifying and manifest.sha256 not in self._refused:
+            elif manifest.sha256 not in self._verifying | self._refused:
                 effects += self._fetch(manifest.full, now)
         effects += self._serve_current()
         candidate = self._candidate
-        if candidate is not None and candidate.version in self.held and self._evaluated != candidate.version:
-            self._evaluated = candidate.version
-            current = self._current if self._current is not None and self._current.version in self.held else None
+        if candidate is not None and self._holds(candidate) and self._evaluated != candidate.sha256:
+            self._evaluated = candidate.sha256
+            current = self._current if self._current is not None and self._holds(self._current) else None
             effects.append(Evaluate(candidate, current))
         newest = {m.version for m in wanted} | ({self.serves.version} if self.serves else set())
         self.held = {v: m for v, m in self.held.items() if v in newest}
@@ -374,7 +409,7 @@ class Participation:
 
     def _serve_current(self) -> list[Effect]:
         current = self._current
-        if current is None or current.version not in self.held:
+        if current is None or not self._holds(current):
             return []
         effects: list[Effect] = []
         if self.serves != Serves(version=current.version, variant=Variant.GLOBAL):
@@ -412,11 +447,10 @@ class Participation:
                 if self.plan is not None and effect.manifest.sha256 == self.plan.template.sha256:
                     out.append(CheckTemplate(self.plan, effect.content))
             else:
-                for manifest in (self._current, self._candidate):
-                    if manifest is not None and manifest.full.id == effect.manifest.id:
-                        self._verifying.add(manifest.version)
+                for manifest in (self._current, self._candidate):  # two versions may have the very same bytes
+                    if manifest is not None and manifest.full.id == effect.manifest.id and not self._holds(manifest):
+                        self._verifying.add(manifest.sha256)
                         out.append(VerifyVersion(manifest, effect.content))
-                        break
         return out
 
     def _wants(self) -> tuple[Want, ...]:
@@ -427,3 +461,8 @@ class Participation:
             (Want.CANDIDATE, self._candidate.full if self._candidate else None),
         )
         return tuple(want for want, manifest in sources if manifest is not None and manifest.id in stalled)
+
+
+def _meaning(plan: Plan) -> tuple[str, str]:
+    """What can't change within a generation."""
+    return plan.contract_hash, plan.template.sha256

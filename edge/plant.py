@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -139,9 +141,15 @@ class Plant:
 
     async def _on_up(self, session: Session, _birth: int) -> None:
         await session.subscribe(*self._ingest.filters)
-        await session.publish(self._alive, b"true", retain=True)
-        for topic, payload in list(self._leaves.items()):  # a broker that lost its store gets them back
-            await session.publish(topic, payload, retain=True)
+        refused: list[str] = []
+        for topic in (self._alive, *self._leaves):  # a broker that lost its store gets them back
+            payload = b"true" if topic == self._alive else self._leaves[topic]  # as it is by now, not as it was
+            try:
+                await session.publish(topic, payload, retain=True)
+            except PublishRefused as error:
+                refused.append(str(error))
+        if refused:
+            log.error("the plant's broker doesn't take %d of our topics; the first: %s", len(refused), refused[0])
 
     def _on_down(self, reason: str) -> None:
         log.info("the plant's broker is away: %s", reason)
@@ -170,9 +178,17 @@ class Plant:
             fresh += [s for s in self._newest.values() if id(s) not in taken]
         served = self._served
         predictions = self._infer(fresh, served) if served is not None and fresh else []
-        stored = [StoredPrediction(p.instance, p.key, p.time_s, p.version, p.value) for p in predictions]
+        stored = [
+            StoredPrediction(p.instance, p.key, p.time_s, p.version, p.value)
+            for p in predictions
+            if math.isfinite(p.value)
+        ]
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._executor, self._store.add, batch, stored)
+        try:
+            await loop.run_in_executor(self._executor, self._store.add, batch, stored)
+        except sqlite3.Error as error:  # a full disk ends the learning, not the inference
+            self.problems["not-stored"] += len(batch) - 1
+            self._problem(Problem("not-stored", "samples", str(error)))
         self._on_stored()
         await self._publish(self._outputs.messages(predictions))
 
@@ -182,9 +198,13 @@ class Plant:
             part = samples[start : start + self._max_batch]
             features = np.stack([s.values for s in part])
             contexts = np.array([s.context for s in part], np.int64)
-            values = served.model.run(features, contexts)
+            try:
+                values = served.model.run(features, contexts).tolist()
+            except Exception as error:  # onnxruntime raises many types; SCADA learns of it by the quality
+                values = [math.nan] * len(part)
+                self._problem(Problem("inference-failed", "model", f"{type(error).__name__}"))
             predictions += [
-                Prediction(s.instance, s.key, s.time_s, float(v), served.version, served.variant)
+                Prediction(s.instance, s.key, s.time_s, v, served.version, served.variant)
                 for s, v in zip(part, values, strict=True)
             ]
         return predictions

@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import random
 import secrets
+import sqlite3
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -23,7 +24,7 @@ from edge.participation import Counts, Participation
 from edge.plant import Plant, Served
 from edge.quality import QualityCounters
 from edge.signal_map import MapError, SignalMap, bind
-from edge.store import SampleStore
+from edge.store import SampleStore, StoreError
 from edge.trainer_client import TrainerProcess
 from edge.workshop import Workshop
 from uns_topics.codes import Reason
@@ -36,26 +37,36 @@ from uns_topics.topics import Kind
 
 log = logging.getLogger("headgate.edge")
 
-EXIT_OK, EXIT_BROKER = 0, 4
+EXIT_OK, EXIT_CONFIGURATION, EXIT_BROKER = 0, 2, 4
 CONTRACT_KEY = "contract"
 MIN_JUDGED = 100
 """Samples below which shares say nothing about the data's quality."""
+TRAINER_AGAIN_S = 30.0
+"""A trainer that failed is tried again after this."""
 COUNT_EVERY_S = 0.5
 """The store is counted at most this often while samples pour in."""
 
 
 async def run_edge(config: EdgeConfig, stop: asyncio.Event) -> int:
-    """Run one participant until stopped; returns the exit code. Raises: ConfigError; MapError."""
-    config.data_dir.mkdir(parents=True, exist_ok=True)
-    service = _Edge(config)
+    """Run one participant until stopped; returns the exit code. Raises: ConfigError."""
+    try:
+        config.data_dir.mkdir(parents=True, exist_ok=True)
+        service = _Edge(config)
+    except (OSError, StoreError) as error:
+        log.error("%s", error)  # noqa: TRY400 - a sentence for people, no stack trace
+        return EXIT_CONFIGURATION
     try:
         return await service.run(stop)
+    except MapError as error:
+        log.error("%s", error)  # noqa: TRY400
+        return EXIT_CONFIGURATION
     except BaseExceptionGroup as group:
         refused, others = group.split((BrokerRefused, BrokerMisconfigured))
         if refused is None or others is not None:
             raise
-        log.error("%s", _first(refused))  # noqa: TRY400 - a sentence for people, no stack trace
-        return EXIT_BROKER
+        first = _first(refused)
+        log.error("%s", first)  # noqa: TRY400
+        return EXIT_CONFIGURATION if isinstance(first, BrokerMisconfigured) else EXIT_BROKER
     finally:
         await service.close()
 
@@ -130,6 +141,7 @@ class _Edge:
         if restored is not None:
             manifest, model = restored
             self._served = Served(model, manifest.version, Variant.LAST_GOOD)
+            self._core.restored = manifest
             self._core.on_swapped(manifest.version, Variant.LAST_GOOD)
             log.info("version %d from disk serves until the federation says more", manifest.version)
         async with asyncio.TaskGroup() as tasks:
@@ -182,7 +194,10 @@ class _Edge:
         await self._plant.run()
 
     async def _start_trainer(self) -> None:
-        self._federation.do(self._core.on_trainer(await self._workshop.trainer_reason()))
+        """Start it, and again where it ended: what it lacked may have come back. Without torch it never will."""
+        while (reason := await self._workshop.trainer_reason()) is not Reason.NO_TRAINER:
+            self._federation.do(self._core.on_trainer(reason))
+            await asyncio.sleep(TRAINER_AGAIN_S)
 
     async def _count_loop(self) -> None:
         """Tell the core what the store holds, not more often than it matters."""
@@ -191,12 +206,17 @@ class _Edge:
             self._stored.clear()
             contract = self._contract
             if contract is not None:
-                loop = asyncio.get_running_loop()
-                counts = await loop.run_in_executor(self._store_thread, self._store.counts)
-                trainable = int(counts.matured * contract.split.train)
-                known = Counts(counts.samples, counts.matured, counts.new, trainable)
-                self._federation.do(self._core.on_counts(known, await self._judge(known)))
+                try:
+                    await self._count(contract)
+                except (sqlite3.Error, StoreError) as error:
+                    log.error("the samples can't be counted: %s", error)  # noqa: TRY400 - a sentence for people
             await asyncio.sleep(COUNT_EVERY_S)
+
+    async def _count(self, contract: Contract) -> None:
+        counts = await asyncio.get_running_loop().run_in_executor(self._store_thread, self._store.counts)
+        trainable = int(counts.matured * contract.split.train)
+        known = Counts(counts.samples, counts.matured, counts.new, trainable)
+        self._federation.do(self._core.on_counts(known, await self._judge(known)))
 
     async def _judge(self, counts: Counts) -> Reason | None:
         """Publish the data quality when its verdict changes or a good part more was seen; the gate's word."""
@@ -217,7 +237,7 @@ class _Edge:
             self._contract_known.set()
 
     def _swap(self, manifest: VersionManifest) -> Variant:
-        self._served = Served(self._workshop.model(manifest.version), manifest.version, Variant.GLOBAL)
+        self._served = Served(self._workshop.model(manifest), manifest.version, Variant.GLOBAL)
         if self._plant is not None:
             self._plant.serve(self._served)
         log.info("version %d serves", manifest.version)

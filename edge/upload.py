@@ -44,7 +44,7 @@ class Upload:
         self._publish_bytes = publish_bytes
         self._clock = clock
         self._rng = rng
-        self._effects: asyncio.Queue[Effect] = asyncio.Queue()
+        self._effects: asyncio.Queue[Effect | None] = asyncio.Queue()
         self._in_flight: set[int] = set()
         self._connected = True
 
@@ -53,7 +53,7 @@ class Upload:
         self._put(self.outgoing.on_receipt(receipt, self._clock(), self._rng.random()))
 
     def on_connected(self) -> None:
-        """A new session is up."""
+        """A new session is up, or the receiver came back."""
         self._connected = True
         self._put(self.outgoing.on_connected(self._clock(), self._rng.random()))
 
@@ -63,8 +63,13 @@ class Upload:
         self._put(self.outgoing.on_lost(tuple(self._in_flight), self._clock(), self._rng.random()))
         self._in_flight.clear()
 
-    async def result(self) -> Done:
-        """Send, and return the end of the transfer."""
+    def supersede(self) -> None:
+        """A newer update took its place: send no more of this one."""
+        self.outgoing.give_up()
+        self._effects.put_nowait(None)
+
+    async def result(self) -> Done | None:
+        """Send, and return the end of the transfer; None where a newer one took its place."""
         self._put(self.outgoing.start(self._clock(), self._rng.random()))
         while True:
             try:
@@ -73,7 +78,7 @@ class Upload:
             except TimeoutError:
                 self._put(self.outgoing.on_time(self._clock(), self._rng.random()))
                 continue
-            if isinstance(effect, Done):
+            if effect is None or isinstance(effect, Done):
                 return effect
             if isinstance(effect, Lowered):
                 log.warning("chunks lowered from %d to %d bytes: %s", effect.old, effect.new, effect.why)
@@ -91,20 +96,28 @@ class Upload:
 
         async def send_chunk(index: int) -> None:
             async with window:
-                if not self._connected:
+                if not self._connected or self.outgoing.done or manifest is not self.outgoing.manifest:
                     return
                 self._in_flight.add(index)
                 chunk = chunk_of(self.outgoing.content, manifest, index)
                 topic = FlTopic(t.federation, Kind.UPDATE_CHUNK, t.participant, transfer=manifest.id, index=index)
-                await self._publish_bytes(topic, encode_chunk(chunk))
-                self._in_flight.discard(index)
+                try:
+                    await self._publish_bytes(topic, encode_chunk(chunk))
+                except PublishRefused:
+                    self._in_flight.discard(index)
+                    raise
+                self._in_flight.discard(index)  # what a lost session leaves in flight stays until `on_lost` looked
 
         try:
-            topic = FlTopic(t.federation, Kind.UPDATE_MANIFEST, t.participant, transfer=manifest.id)
-            await self._publish_json(topic, manifest)
+            if effect.announce:
+                topic = FlTopic(t.federation, Kind.UPDATE_MANIFEST, t.participant, transfer=manifest.id)
+                await self._publish_json(topic, manifest)
             outcomes = await asyncio.gather(*(send_chunk(i) for i in effect.chunks), return_exceptions=True)
         except SessionLost:
             return  # the link reports the loss; the reconnect repeats the manifest
+        except PublishRefused as error:
+            log.warning("the broker refused the manifest of transfer %s: %s", manifest.id, error)
+            return  # asked again when the answer is due
         for outcome in outcomes:
             if isinstance(outcome, PublishRefused):
                 log.warning("the broker refused a chunk of transfer %s: %s", manifest.id, outcome)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from edge.store import SampleStore
 from edge.trainer_client import TrainerError, TrainerProcess
 from uns_topics.codes import Reason
 from uns_topics.contract import ClassLabel, Contract, RunToFailureLabel
-from uns_topics.plan import Plan
+from uns_topics.plan import Plan, Training
 from uns_topics.reports import Evaluation, FeatureCell, ModelName, PartScores, Statistics
 from uns_topics.rounds import RoundAnnouncement, VersionManifest
 from uns_topics.standardisation import Moments, cells, class_weights, context_slots, fill_standardisation
@@ -41,6 +41,10 @@ LOCAL_KEY = "local-only"
 """Key of the local-only parameters in the store; they never leave the plant."""
 
 Result = TypeVar("Result")
+
+
+class ModelGone(Exception):
+    """A version was asked for that newer ones have replaced."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +86,13 @@ class Workshop:
         self._folder = folder
         self._plan: Plan | None = None
         self._template: Template | None = None
-        self._open: dict[int, Model] = {}
+        self._open: dict[str, Model] = {}
+        """By the hash of its vector: a number alone may be claimed twice."""
         self._snapshot: Dataset | None = None
         self._snapshot_of: object = None
         self._class_weights: tuple[float, ...] = ()
         self._local: Model | None = None
+        self._local_steps = 0
         self._local_base: Vector | None = None
         self._baselines: dict[ModelName, npt.NDArray[np.float32]] = {}
         self._trainer_knows: tuple[str, int] | None = None
@@ -131,20 +137,20 @@ class Workshop:
         problem = await check_in_child(skeleton)
         if problem is not None:
             return problem
-        await self._run(self._scoring, lambda: self._models.save_template(template))
+        try:
+            await self._run(self._scoring, lambda: self._models.save_template(template))
+        except OSError as error:
+            log.error("the template can't be kept on disk, so a restart will fetch it again: %s", error)  # noqa: TRY400
         self._use(template)
         return None
 
     def _use(self, template: Template) -> None:
         if self._template is None or self._template.sha256 != template.sha256:
-            self._open, self._local, self._local_base = {}, None, None
+            self._open, self._local, self._local_base, self._local_steps = {}, None, None, 0
         self._template = template
 
-    async def verify(self, manifest: VersionManifest, content: bytes, keep: frozenset[int]) -> str | None:
-        """Build, prove and keep a version; returns why it was refused, or None.
-
-        Args: keep: the other versions that are still needed.
-        """
+    async def verify(self, manifest: VersionManifest, content: bytes) -> str | None:
+        """Build and prove a version; returns why it was refused, or None."""
         template = self._template
         if template is None:
             return "its template is not here"
@@ -154,25 +160,48 @@ class Workshop:
                 vector = vector_from_bytes(content, template.table.size)
             except ValueError as error:
                 raise ModelRefused(str(error)) from error
-            model = open_version(template, vector, manifest)
-            self._models.save(manifest, vector, template.sha256, keep=keep)
-            return model
+            return open_version(template, vector, manifest)
 
         try:
             model = await self._run(self._scoring, work)
         except ModelRefused as error:
             return str(error)
-        self._open = {version: known for version, known in self._open.items() if version in keep}
-        self._open[manifest.version] = model
+        self._open[manifest.sha256] = model
         return None
 
-    def model(self, version: int) -> Model:
-        """A verified version. Raises: KeyError."""
-        return self._open[version]
+    async def keep(self, manifest: VersionManifest, held: Mapping[int, VersionManifest]) -> None:
+        """Keep a verified version on disk, and of all others only those that are held."""
+        model = self.model(manifest)
+        hashes = {manifest.sha256, *(known.sha256 for known in held.values())}
+        self._open = {sha256: known for sha256, known in self._open.items() if sha256 in hashes}
+        try:
+            await self._run(
+                self._scoring,
+                lambda: self._models.save(manifest, model.vector, model.template.sha256, frozenset(held)),
+            )
+        except OSError as error:
+            log.error("version %d can't be kept on disk: %s", manifest.version, error)  # noqa: TRY400
+
+    def model(self, manifest: VersionManifest) -> Model:
+        """A verified version. Raises: ModelGone."""
+        return self._model(manifest.version, manifest.sha256)
+
+    def _model(self, version: int, sha256: str) -> Model:
+        try:
+            return self._open[sha256]
+        except KeyError:
+            raise ModelGone(f"version {version} is no longer here: a newer one took its place") from None
+
+    async def mark_served(self, manifest: VersionManifest) -> None:
+        """Remember that this version serves: it is what a restart serves until the federation says more."""
+        try:
+            await self._run(self._scoring, lambda: self._models.mark_served(manifest.version))
+        except OSError as error:
+            log.error("that version %d serves can't be kept on disk: %s", manifest.version, error)  # noqa: TRY400
 
     def restore(self) -> tuple[VersionManifest, Model] | None:
-        """The newest good version on disk, proven again; what is not good is said and left alone."""
-        for version in self._models.versions():
+        """The last version that served and is still good on disk, proven again; what is not good is said."""
+        for version in self._models.served():
             try:
                 manifest, vector, template_sha256 = self._models.load(version)
                 model = open_version(self._models.template(template_sha256), vector, manifest)
@@ -180,7 +209,7 @@ class Workshop:
                 log.warning("%s", error)
                 continue
             self._template = model.template
-            self._open[version] = model
+            self._open[manifest.sha256] = model
             return manifest, model
         return None
 
@@ -243,7 +272,7 @@ class Workshop:
         """Train from the round's base on a fresh snapshot; the update, or why there is none."""
         assert self._trainer is not None
         started = time.monotonic()
-        client, model = announcement.client, self.model(announcement.base)
+        client, model = announcement.client, self._model(announcement.base, announcement.base_sha256)
         template, base = model.template, model.vector
         self._class_weights = client.class_weights
         dataset = await self._freeze(announcement.round_number)
@@ -280,27 +309,35 @@ class Workshop:
 
     async def train_local(self, announcement: RoundAnnouncement) -> None:
         """The same steps again on a second model of this plant alone: what federation has to beat."""
-        assert self._trainer is not None
-        contract, dataset = self._contract(), await self._freeze(announcement.round_number)
-        template = self.model(announcement.base).template
+        dataset = await self._freeze(announcement.round_number)
+        await self._keep_up(dataset, announcement.round_number, announcement.client.training, announcement.seed)
+
+    async def _keep_up(self, dataset: Dataset, round_number: int, settings: Training, seed: int) -> None:
+        """Train the local-only model until it had the steps of every round so far, those that passed us by too."""
+        contract, template = self._contract(), self._template
+        if self._trainer is None or template is None or not len(dataset.of(Part.TRAIN)):
+            return
         weights = _own_class_weights(dataset, contract)
+        vector = None
         try:
             async with self._trainer_lock:
-                await self._tell_trainer(dataset, announcement.round_number)
-                if self._local_base is None:
-                    fresh = await self._trainer.initial(announcement.seed)
-                    own = await self._run(self._scoring, lambda: _cells(dataset, contract))
-                    self._local_base = fill_standardisation(fresh, template.table, contract, own)
-                trained = await self._trainer.train_local(
-                    self._local_base, announcement.client.training, class_weights=weights, seed=announcement.seed
-                )
+                while self._local_steps < round_number * settings.steps:
+                    await self._tell_trainer(dataset, round_number)
+                    if self._local_base is None:
+                        fresh = await self._trainer.initial(seed)
+                        own = await self._run(self._scoring, lambda: _cells(dataset, contract))
+                        self._local_base = fill_standardisation(fresh, template.table, contract, own)
+                    trained = await self._trainer.train_local(
+                        self._local_base, settings, class_weights=weights, seed=seed + self._local_steps
+                    )
+                    vector, self._local_steps = trained.vector, trained.num_steps
         except TrainerError as error:
-            log.warning("the local-only model of round %d is skipped: %s", announcement.round_number, error)
+            log.warning("the local-only model of round %d is skipped: %s", round_number, error)
             self._trainer_knows = None
-            return
-        vector = trained.vector
-        self._local = await self._run(self._scoring, lambda: open_own(template, vector))
-        await self._run(self._store_thread, lambda: self._store.put(LOCAL_KEY, vector_bytes(vector)))
+        if vector is not None:
+            best = vector
+            self._local = await self._run(self._scoring, lambda: open_own(template, best))
+            await self._run(self._store_thread, lambda: self._store.put(LOCAL_KEY, vector_bytes(best)))
 
     async def _tell_trainer(self, dataset: Dataset, round_number: int) -> None:
         assert self._trainer is not None
@@ -320,10 +357,10 @@ class Workshop:
         """Candidate and current on the select part of the round's snapshot: what decides on promotion."""
         contract = self._contract()
         mark = candidate.lineage.round_number
-        dataset = await self._freeze(mark)
-        chosen: dict[ModelName, Model] = {"candidate": self.model(candidate.version)}
+        chosen: dict[ModelName, Model] = {"candidate": self.model(candidate)}  # now: they may be replaced meanwhile
         if current is not None:
-            chosen["current"] = self.model(current.version)
+            chosen["current"] = self.model(current)
+        dataset = await self._freeze(mark)
         weights = self._class_weights
 
         def work() -> PartScores:
@@ -341,13 +378,13 @@ class Workshop:
     async def figures(self, manifest: VersionManifest, *, final: bool) -> Evaluation | None:
         """The served version beside local-only, linear and constant: what is published. None before any training."""
         contract, dataset = self._contract(), self._snapshot
-        if dataset is None or manifest.version not in self._open:
+        if dataset is None or manifest.sha256 not in self._open:
             return None
-        async with self._trainer_lock:  # the local-only model of this round comes first: it gets the same steps
-            local = self._local
-        chosen: dict[ModelName, Model] = {"current": self.model(manifest.version)}
-        if local is not None:
-            chosen["local_only"] = local
+        chosen: dict[ModelName, Model] = {"current": self.model(manifest)}
+        if self._plan is not None and manifest.lineage.round_number is not None:
+            await self._keep_up(dataset, manifest.lineage.round_number, self._plan.training, manifest.version)
+        if self._local is not None:
+            chosen["local_only"] = self._local
         weights = self._class_weights
         with_report = final or contract.split.report == "each-version"
 

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 
-from broker_bridge.session import BrokerRefused, BrokerUnreachable
+from broker_bridge.session import BrokerMisconfigured, BrokerRefused, BrokerUnreachable, SessionLost
 from broker_bridge.settings import ConfigError
 from headgate import __version__
 from headgate.cli_names import DIE_WITH_PARENT
@@ -34,8 +34,7 @@ def build_parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns its exit code."""
-    if os.environ.get(DIE_WITH_PARENT):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _die_with_parent(os.environ.get(DIE_WITH_PARENT))
     arguments = build_parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
@@ -43,13 +42,23 @@ def main(argv: list[str] | None = None) -> int:
         return _end(str(error), error.code)
     except ConfigError as error:
         return _end(str(error), Exit.NOT_FOUND if str(error).endswith("no such file") else Exit.USAGE)
-    except (BrokerRefused, BrokerUnreachable) as error:
+    except BrokerMisconfigured as error:
+        return _end(str(error), Exit.USAGE)
+    except (BrokerRefused, BrokerUnreachable, SessionLost) as error:
         return _end(str(error), Exit.BROKER)
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except BrokenPipeError:  # `headgate tree --once | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.OK
+
+
+def _die_with_parent(parent: str | None) -> None:
+    if not parent:
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if parent.isdecimal() and int(parent) > 1 and os.getppid() != int(parent):
+        sys.exit(Exit.INTERRUPTED)  # it was gone before we asked
 
 
 def _end(sentence: str, code: Exit) -> int:

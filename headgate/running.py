@@ -23,7 +23,10 @@ def set_up_logging(verbose: bool = False) -> None:
 
 
 def run_service(main: Callable[[asyncio.Event], Awaitable[int]]) -> int:
-    """Run `main` until it returns or a signal asks it to stop: SIGTERM ends with its code, SIGINT with 130."""
+    """Run `main` until it returns or a signal asks it to stop: SIGTERM ends with its code, SIGINT with 130.
+
+    A terminal that is closed (SIGHUP) ends it like SIGTERM, unless it runs under nohup.
+    """
     interrupted = False
 
     async def body() -> int:
@@ -35,7 +38,8 @@ def run_service(main: Callable[[asyncio.Event], Awaitable[int]]) -> int:
             stop.set()
 
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        hangup = (signal.SIGHUP,) if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else ()
+        for number in (signal.SIGTERM, signal.SIGINT, *hangup):
             loop.add_signal_handler(number, ask, number)
         return await main(stop)
 

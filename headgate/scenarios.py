@@ -20,10 +20,12 @@ def build_scenario(name: str, seed: int, plants: int | None, data: Path | None) 
 
         return solder_scenario(seed, plants)
     from headgate.demo.turbofan import turbofan_scenario
-    from headgate.plants.cmapss import DataMalformed, DataMissing
+    from headgate.plants.cmapss import PUBLISHED, DataMalformed, DataMissing
 
     if data is None:
-        raise CommandError("scenario turbofan needs --data DIR, the folder with the C-MAPSS files", Exit.USAGE)
+        files = "train_FD001.txt, test_FD001.txt, RUL_FD001.txt to FD004"
+        needs = f"scenario turbofan needs --data DIR, the folder with the recorded data ({files})"
+        raise CommandError(f"{needs}. {PUBLISHED}", Exit.USAGE)
     try:
         return turbofan_scenario(data, plants)
     except DataMissing as error:

@@ -1,4 +1,4 @@
-"""The house's import rule: uns_topics <- broker_bridge <- {edge, aggregator} <- headgate; torch in edge/training only."""
+"""The house's import rule: uns_topics, broker_bridge, {edge, aggregator}, headgate; torch in edge/training only."""
 
 from __future__ import annotations
 

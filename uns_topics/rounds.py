@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from uns_topics.codes import Code
 from uns_topics.model import Count, Sha256, Slug, TransferId, Value, Version
@@ -49,6 +49,12 @@ class VersionManifest(Value):
     delta: TransferManifest | None = None
     golden: tuple[float, ...] = Field(min_length=1, max_length=4096)
     final: bool = Field(default=False, description="the plan's last round is done: publish the final figures")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.full.sha256 != self.sha256 or self.full.version != self.version:
+            raise ValueError("full is a transfer of another version")
+        return self
 
 
 class Receipt(Value):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ipaddress
 from pathlib import Path
 
 from broker_bridge.settings import load
@@ -50,8 +51,21 @@ def register(subparsers: Subparsers) -> None:
         ("headgate broker", "headgate broker --port 18830"),
         run_broker,
     )
-    broker.add_argument("--host", default="127.0.0.1")
-    broker.add_argument("--port", type=int, default=1883)
+    broker.add_argument("--host", type=_address, default="127.0.0.1", metavar="ADDRESS", help="loopback (127.0.0.1)")
+    broker.add_argument("--port", type=_port, default=1883, metavar="N", help="TCP port (default 1883)")
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no IP address such as 127.0.0.1 or ::1") from None
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: a number from 1 to 65535")
+    return int(text)
 
 
 def run_edge(arguments: argparse.Namespace) -> int:
@@ -71,6 +85,9 @@ def run_aggregator(arguments: argparse.Namespace) -> int:
 
     set_up_logging(arguments.verbose)
     config = load(AggregatorConfig, arguments.config)
+    for file in (config.model, arguments.from_model):
+        if file is not None and not file.is_file():
+            raise CommandError(f"{file}: no such file; `headgate model new` makes a base model", Exit.NOT_FOUND)
     return run_service(
         lambda stop: run(config, takeover=arguments.takeover, from_model=arguments.from_model, stop=stop)
     )
@@ -78,12 +95,8 @@ def run_aggregator(arguments: argparse.Namespace) -> int:
 
 def run_broker(arguments: argparse.Namespace) -> int:
     """`headgate broker`."""
-    try:
-        from broker_bridge.embedded import serve
-    except ModuleNotFoundError as error:
-        raise CommandError(
-            f"the embedded broker needs {error.name}, which is not installed: pip install 'headgate[demo]'"
-        ) from None
+    from broker_bridge.embedded import EmbeddedBrokerError, serve
+
     set_up_logging()
 
     async def main(stop: asyncio.Event) -> int:
@@ -100,4 +113,7 @@ def run_broker(arguments: argparse.Namespace) -> int:
         await asyncio.gather(serving, return_exceptions=True)
         return Exit.OK
 
-    return run_service(main)
+    try:
+        return run_service(main)
+    except EmbeddedBrokerError as error:
+        raise CommandError(str(error)) from None

@@ -8,6 +8,7 @@ import json
 import os
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -26,6 +27,10 @@ from uns_topics.filters import validate_filter
 MAX_TOPICS = 5_000
 """Topics kept; the longest silent one makes room for a new one."""
 REFRESH_S = 0.5
+FILE_WIDTH = 160
+"""Columns where the output is no terminal."""
+OTHER_COLUMNS = 20
+"""Columns that age, kind and the gaps take."""
 
 
 @dataclass
@@ -38,30 +43,32 @@ class Leaf:
     retain: bool
 
     def kind(self) -> str:
-        """number, text, json or binary."""
-        text = _text(self.payload)
-        if text is None:
+        """number, text, json or binary; of what `value` shows."""
+        is_text, content = self._content()
+        if not is_text:
             return "binary"
-        try:
-            value = json.loads(text)
-        except ValueError:
-            return "text"
-        if isinstance(value, dict | list):
+        if isinstance(content, dict | list):
             return "json"
-        return "number" if isinstance(value, int | float) else "text"
+        return "number" if isinstance(content, int | float) and not isinstance(content, bool) else "text"
 
     def value(self) -> str:
-        """The value in one line; binary payloads show their size only."""
+        """The value in one line; binary payloads show their size only, `{"timestamp_ms", "value"}` its value."""
+        is_text, content = self._content()
+        if not is_text:
+            return f"{len(self.payload):,} bytes"
+        return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+
+    def _content(self) -> tuple[bool, Any]:
+        """Whether it is text, and what it holds: JSON's value, else the text itself."""
         text = _text(self.payload)
         if text is None:
-            return f"{len(self.payload):,} bytes"
+            return False, None
         try:
             content = json.loads(text)
-        except ValueError:
-            return text
-        if isinstance(content, dict) and set(content) == {"timestamp_ms", "value"}:
-            return json.dumps(content["value"], ensure_ascii=False)
-        return text
+        except (ValueError, RecursionError):
+            return True, text
+        is_reading = isinstance(content, dict) and set(content) == {"timestamp_ms", "value"}
+        return True, content["value"] if is_reading else content
 
 
 def _text(payload: bytes) -> str | None:
@@ -122,10 +129,10 @@ def run_tree(arguments: argparse.Namespace) -> int:
                 if arguments.once:
                     await asyncio.wait(watching, timeout=arguments.seconds, return_when=asyncio.FIRST_COMPLETED)
                 else:
-                    with Live(_table(leaves), console=Console(), auto_refresh=False) as live:
+                    with Live(console=Console(), auto_refresh=False) as live:
                         while not any(task.done() for task in watching):
                             await asyncio.wait(watching, timeout=REFRESH_S, return_when=asyncio.FIRST_COMPLETED)
-                            live.update(_table(leaves, live.console.height - 4), refresh=True)
+                            live.update(_table(leaves, live.console.width, live.console.height - 4), refresh=True)
                 if closed.done():
                     closed.result()
             finally:
@@ -142,24 +149,35 @@ def run_tree(arguments: argparse.Namespace) -> int:
 
 def _print_once(leaves: dict[str, Leaf], *, as_json: bool) -> None:
     if not as_json:
-        Console().print(_table(leaves))
+        console = Console()
+        console.print(_table(leaves, console.width if console.is_terminal else FILE_WIDTH))
         return
     for topic, leaf in sorted(leaves.items()):
         record = {"topic": topic, "kind": leaf.kind(), "value": leaf.value(), "bytes": len(leaf.payload)}
         print(json.dumps({**record, "retain": leaf.retain}, ensure_ascii=False))
 
 
-def _table(leaves: dict[str, Leaf], rows: int | None = None) -> Table:
-    table = Table(box=None, pad_edge=False, expand=True)
-    table.add_column("topic", ratio=5, overflow="ellipsis", no_wrap=True)
-    table.add_column("value", ratio=4, overflow="ellipsis", no_wrap=True)
-    table.add_column("age", justify="right", width=7)
-    table.add_column("kind", width=6)
+def _table(leaves: dict[str, Leaf], width: int, rows: int | None = None) -> Table:
+    for_value = max(16, (width - OTHER_COLUMNS) // 3)
+    for_topic = max(20, width - OTHER_COLUMNS - for_value)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("topic", no_wrap=True)
+    table.add_column("value", overflow="ellipsis", no_wrap=True, max_width=for_value)
+    table.add_column("age", justify="right", no_wrap=True)
+    table.add_column("kind", no_wrap=True)
     now = time.monotonic()
     shown = sorted(leaves.items())
     for topic, leaf in shown[:rows]:
-        age = "kept" if leaf.retain and leaf.messages == 1 else f"{now - leaf.seen:.1f} s"
-        table.add_row(Text(topic), Text(leaf.value()), age, leaf.kind())
+        age = "kept" if leaf.retain and leaf.messages == 1 else f"{now - leaf.seen:.0f} s"
+        table.add_row(Text(_shorten(topic, for_topic)), Text(leaf.value()), age, leaf.kind())
     if rows is not None and len(shown) > rows:
         table.caption = f"{len(shown) - rows} more topics; name a narrower filter"
     return table
+
+
+def _shorten(topic: str, width: int) -> str:
+    """Cut out of the middle: the plant in front and the tag at the end say what it is."""
+    if len(topic) <= width:
+        return topic
+    tail = (width - 1) * 2 // 3
+    return f"{topic[: width - 1 - tail]}…{topic[-tail:]}"

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from headgate.cli_names import DIE_WITH_PARENT
 
-STOP_S = 3.0
-"""After SIGTERM a process has this long, then SIGKILL."""
+STOP_S = 4.0
+"""All processes together have this long to end after SIGTERM, then SIGKILL."""
+LAST_S = 0.75
+"""Of that, for each of those that end last."""
 LOG_TAIL_LINES = 12
 
 
@@ -27,6 +29,8 @@ class Processes:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._running: dict[str, asyncio.subprocess.Process] = {}
+        self._expected: set[str] = set()
+        """Names of those that end by themselves."""
 
     async def start(self, name: str, *arguments: str) -> asyncio.subprocess.Process:
         """Start `headgate ARGUMENTS`; in a session of its own, so that a terminal's Ctrl-C reaches only us."""
@@ -40,7 +44,13 @@ class Processes:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, DIE_WITH_PARENT: "1", "OMP_NUM_THREADS": "1"},
+                # Libraries leave files where temporary ones go; there they go with the demo's own folder.
+                env={
+                    **os.environ,
+                    DIE_WITH_PARENT: str(os.getpid()),
+                    "OMP_NUM_THREADS": "1",
+                    "TMPDIR": str(self._folder),
+                },
             )
         self._running[name] = process
         return process
@@ -48,31 +58,26 @@ class Processes:
     async def finished(self, name: str) -> None:
         """Wait for a process that ends by itself. Raises: ProcessDied: with another code than 0."""
         process = self._running[name]
+        self._expected.add(name)
         code = await process.wait()
         del self._running[name]
         if code != 0:
             raise ProcessDied(self._obituary(name, code))
 
-    async def watch(self) -> None:
-        """Wait until any process ends. Raises: ProcessDied."""
-        waits = {asyncio.create_task(p.wait(), name=name): name for name, p in self._running.items()}
-        try:
-            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            task = next(iter(done))
-            raise ProcessDied(self._obituary(waits[task], task.result()))
-        finally:
-            for task in waits:
-                task.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+    def check(self) -> None:
+        """Raises: ProcessDied: one of them has ended."""
+        for name, process in self._running.items():
+            if process.returncode is not None and name not in self._expected:
+                raise ProcessDied(self._obituary(name, process.returncode))
 
     async def stop(self, order: Sequence[str] = ()) -> None:
-        """SIGTERM to all (those named in `order` last, one after another), SIGKILL to what is left."""
-        first = [name for name in self._running if name not in order]
-        await self._stop_together(first)
-        for name in order:
-            await self._stop_together([name])
+        """SIGTERM to all (those named in `order` last, one after another), SIGKILL to what is left after `STOP_S`."""
+        deadline = asyncio.get_running_loop().time() + STOP_S
+        await self._stop_together([name for name in self._running if name not in order], deadline - len(order) * LAST_S)
+        for index, name in enumerate(order, 1):
+            await self._stop_together([name], deadline - (len(order) - index) * LAST_S)
 
-    async def _stop_together(self, names: Sequence[str]) -> None:
+    async def _stop_together(self, names: Sequence[str], deadline: float) -> None:
         chosen = [self._running.pop(name) for name in names if name in self._running]
         for process in chosen:
             with suppress(ProcessLookupError):
@@ -80,7 +85,7 @@ class Processes:
         waits = [asyncio.create_task(process.wait()) for process in chosen]
         if not waits:
             return
-        await asyncio.wait(waits, timeout=STOP_S)
+        await asyncio.wait(waits, timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
         for process in chosen:
             if process.returncode is None:
                 with suppress(ProcessLookupError):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from headgate.demo.display import figures_of
-from headgate.demo.scenario import Scenario
+from edge.outputs import instance_root
+from headgate.demo.scenario import PlantScript, Scenario
 from headgate.demo.watch import Participant, View
-from uns_topics.reports import ModelName, PartScores
+from uns_topics.presence import ParticipantState
+from uns_topics.reports import Evaluation, ModelName, PartScores
 
 BASELINES: tuple[tuple[str, ModelName], ...] = (
     ("constant", "constant"),
@@ -17,12 +18,17 @@ BASELINES: tuple[tuple[str, ModelName], ...] = (
 )
 
 
+def figures_of(known: Participant) -> Evaluation | None:
+    """The figures to show: the final ones once they are there."""
+    return known.final or known.figures
+
+
 def result(view: View, scenario: Scenario, seconds: float) -> dict[str, Any]:
     """What `headgate demo --once --json` prints."""
     current = view.current
     statuses = [known.status for known in view.participants.values() if known.status is not None]
     return {
-        "rounds": len(view.history.rounds) if view.history is not None else 0,
+        "rounds": len(view.rounds),
         "seconds": round(seconds, 1),
         "model": {
             "version": current.version if current is not None else None,
@@ -38,25 +44,49 @@ def result(view: View, scenario: Scenario, seconds: float) -> dict[str, Any]:
     }
 
 
-def missing(view: View, scenario: Scenario) -> list[str]:
-    """Why this is no success yet, one sentence each; empty where it is."""
+def failed(view: View) -> list[str]:
+    """What waiting can't mend: rounds that ended neither promoted nor refused."""
+    numbers = sorted(number for number, summary in view.rounds.items() if summary.result == "failed")
+    return [f"rounds that failed: {', '.join(map(str, numbers))}"] if numbers else []
+
+
+def missing(view: View, scenario: Scenario, rounds: int) -> list[str]:
+    """What a success still lacks and may come, one sentence each; empty where nothing does."""
     gaps = []
-    if view.history is None or not view.resting:
+    if not view.resting or any(number not in view.rounds for number in range(1, rounds + 1)):
         gaps.append("not every round has ended")
-    elif failed := [s.round_number for s in view.history.rounds if s.result == "failed"]:
-        gaps.append(f"rounds that failed: {', '.join(map(str, failed))}")
     if view.current is None:
         return [*gaps, "no current version"]
     for plant in scenario.plants:
         known = view.participants.get(plant.participant, Participant())
-        status = known.status
-        if status is None or status.holds_version != view.current.version:
-            gaps.append(f"{plant.participant} doesn't hold version {view.current.version}")
-        elif (status.serves is None or status.serves.version != view.current.version) and status.reason is None:
-            gaps.append(f"{plant.participant} doesn't serve version {view.current.version} and names no reason")
-        if known.final is None:
-            gaps.append(f"{plant.participant} hasn't published its final figures")
-        gaps += [f"{path}: no inference value" for path in plant.instances if path not in view.inference]
+        gaps += [f"{plant.participant} {gap}" for gap in _participant_gaps(known, view.current.version)]
+        gaps += _inference_gaps(view, plant)
+    return gaps
+
+
+def _participant_gaps(known: Participant, version: int) -> list[str]:
+    status = known.status
+    if status is None or status.state is ParticipantState.OFFLINE:
+        return ["is offline"]
+    gaps = []
+    if status.holds_version != version:
+        gaps.append(f"doesn't hold version {version}")
+    if status.reason is not None:
+        return gaps  # it says why it doesn't serve, or has no figures
+    if status.serves is None or status.serves.version != version:
+        gaps.append(f"doesn't serve version {version} and names no reason")
+    if known.final is None or known.final.current != version or known.final.report is None:
+        gaps.append("hasn't published its final figures")
+    return gaps
+
+
+def _inference_gaps(view: View, plant: PlantScript) -> list[str]:
+    gaps = []
+    for path in plant.instances:
+        root = instance_root(path, view.federation)
+        leaves = (view.output, "quality", "model_version", "variant")
+        if silent := [name for name in leaves if not view.inference_topics[f"{root}/{name}"]]:
+            gaps.append(f"{path} carried no inference value on {', '.join(silent)}")
     return gaps
 
 
@@ -70,7 +100,7 @@ def _participant(known: Participant, name: str, scenario: Scenario) -> dict[str,
         "holds_version": status.holds_version if status is not None else None,
         "serves": _serves(known),
         "metric": scenario.contract["metric"],
-        "n_report": scores.n if scores is not None else 0,
+        "n_report": figures.report.n if figures is not None and figures.report is not None else 0,
         **_values(scores),
         "bytes_up": status.bytes_up if status is not None else 0,
         "bytes_down": status.bytes_down if status is not None else 0,

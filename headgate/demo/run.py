@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,11 @@ from rich.live import Live
 from broker_bridge.config import BrokerConfig
 from broker_bridge.embedded import free_port
 from broker_bridge.paho_session import PahoConnector
-from broker_bridge.session import BrokerUnreachable, Session
-from headgate.demo.display import render
+from broker_bridge.session import BrokerUnreachable, Message, Session, SessionLost
+from headgate.demo.display import Space, render
 from headgate.demo.processes import ProcessDied, Processes
-from headgate.demo.result import missing, result
+from headgate.demo.progress import Progress
+from headgate.demo.result import failed, missing, result
 from headgate.demo.scenario import PlantScript, Scenario
 from headgate.demo.watch import View
 from headgate.exits import CommandError, Exit
@@ -35,6 +37,10 @@ REFRESH_S = 0.25
 BROKER_START_S = 15.0
 SETTLE_S = 120.0
 """After the last round the participants have this long for their final figures."""
+DEATH_S = 1.0
+"""A lost connection waits this long for the death of a process that explains it."""
+PLAIN_WIDTH = 120
+HINT_LINES = 5
 
 
 @dataclass(frozen=True)
@@ -52,43 +58,56 @@ class DemoOptions:
 
 
 async def run_demo(options: DemoOptions, stop: asyncio.Event) -> int:
-    """Run until the last round (`once`) or until stopped; leaves no process and no folder behind."""
+    """Run until the last round (`once`) or until stopped; leaves no process and no folder behind.
+
+    Raises: CommandError: a process died, or what a success needs is missing. BrokerUnreachable; BrokerRefused.
+    """
     folder = Path(tempfile.mkdtemp(prefix="headgate-demo-"))
     processes = Processes(folder)
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    running = asyncio.create_task(_Demo(options, folder, processes).run(), name="demo")
     try:
-        return await _Demo(options, folder, processes, stop).run()
+        await asyncio.wait({stopping, running}, return_when=asyncio.FIRST_COMPLETED)
+        return running.result() if running.done() else Exit.INTERRUPTED
     except ProcessDied as error:
         raise CommandError(str(error)) from None
     finally:
+        for task in (stopping, running):
+            task.cancel()
+        await asyncio.gather(stopping, running, return_exceptions=True)
         await processes.stop(order=("aggregator", "broker"))
         shutil.rmtree(folder, ignore_errors=True)
 
 
+Show = Callable[[], None]
+
+
 class _Demo:
-    def __init__(self, options: DemoOptions, folder: Path, processes: Processes, stop: asyncio.Event) -> None:
+    def __init__(self, options: DemoOptions, folder: Path, processes: Processes) -> None:
         self._options = options
         self._folder = folder
         self._processes = processes
-        self._stop = stop
         self._started = time.monotonic()
         scenario = options.scenario
         output = "score" if scenario.contract["label"]["kind"] == "classes" else scenario.contract["label"]["name"]
         self._federation = str(scenario.contract["federation"])
         self._view = View(self._federation, output, self._started)
-        self._url = options.broker or f"mqtt://127.0.0.1:{free_port(1883)}"
+        self._url = options.broker or f"mqtt://127.0.0.1:{free_port()}"
         self._console = Console(stderr=True)
+        self._hint_lines = 0
+        self._note = "Ctrl-C ends the demo."
 
     async def run(self) -> int:
+        """Until done (`once`); else until cancelled."""
         self._write_files()
         await self._start_all()
-        async with self._watching():
-            code = await self._until_done()
-            if code != Exit.OK:
-                return code
-            self._print_result()
-            if not self._options.once:
-                await self._serve_on()
-        return Exit.OK
+        async with self._watching() as session:
+            with self._display() as show:
+                code = await self._guarded(session, self._until_done(show))
+                if not self._options.once and code == Exit.OK:
+                    self._say_how_to_watch(show)
+                    await self._guarded(session, self._serve_on(show))
+        return code
 
     # Files and processes ---------------------------------------------------------------------------------------------
 
@@ -131,134 +150,164 @@ class _Demo:
             await start("broker", "broker", "--port", port)
         kind, hidden = options.scenario.network
         contract, model = self._folder / "contract.yaml", self._folder / "model.onnx"
-        seed = str(options.seed)
-        await start(
-            "model",
-            "model",
-            "new",
-            str(contract),
-            "--kind",
-            kind,
-            "--hidden",
-            hidden,
-            "--seed",
-            seed,
-            "--out",
-            str(model),
-        )
+        shape = ("--kind", kind, "--hidden", hidden, "--seed", str(options.seed))
+        await start("model", "model", "new", str(contract), *shape, "--out", str(model))
         for plant in options.scenario.plants:
             await start(plant.participant, "edge", "--config", str(self._folder / plant.participant / "edge.yaml"))
         await start("plants", "simulate", "--broker", self._url, *options.arguments)
 
     async def _start_aggregator(self) -> None:
         await self._processes.finished("model")
+        if all(plant.live is None for plant in self._options.scenario.plants):
+            await self._processes.finished("plants")  # recorded data comes whole, then rounds begin
         await self._processes.start("aggregator", "aggregator", "--config", str(self._folder / "aggregator.yaml"))
 
     # Watching --------------------------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
     async def _watching(self) -> AsyncIterator[Session]:
-        connector = PahoConnector(BrokerConfig(url=self._url))
         async with contextlib.AsyncExitStack() as stack:
-            deadline = time.monotonic() + (0 if self._options.broker else BROKER_START_S)
-            while True:
-                try:
-                    opening = connector.connect(f"headgate-demo-{os.getpid()}", on_message=self._view.on_message)
-                    session = await stack.enter_async_context(opening)
-                    break
-                except BrokerUnreachable:
-                    if time.monotonic() > deadline or self._stop.is_set():
-                        raise
-                    await asyncio.sleep(0.1)
+            session = await self._connect(stack)
+            down, up = f"{ROOT}/{self._federation}/down", f"{ROOT}/{self._federation}/up/+"
             instances = [path for plant in self._options.scenario.plants for path in plant.instances]
-            json_topics = ("status", "plan", "round", "history", "model/current", "model/candidate")
             await session.subscribe(
-                *(f"{ROOT}/{self._federation}/down/{name}" for name in json_topics),
-                *(
-                    f"{ROOT}/{self._federation}/up/+/{name}"
-                    for name in ("status", "statistics", "evaluation", "data-quality", "last-update")
-                ),
+                *(f"{down}/{name}" for name in ("status", "plan", "round", "history")),
+                *(f"{down}/model/{name}" for name in ("current", "candidate")),
+                *(f"{up}/{name}" for name in ("status", "statistics", "evaluation", "data-quality", "last-update")),
                 *(f"{path}/_inference/{self._federation}/+" for path in instances),
                 f"{instances[0]}/#",
                 qos=0,
             )
             yield session
 
-    async def _until_done(self) -> int:
-        aggregator = asyncio.create_task(self._start_aggregator(), name="aggregator")
-        dying = asyncio.create_task(self._watch_processes(aggregator), name="processes")
-        stopping = asyncio.create_task(self._stop.wait(), name="stop")
-        settle_until: float | None = None
+    async def _connect(self, stack: contextlib.AsyncExitStack) -> Session:
+        """Wait for our own broker, which is starting; somebody else's has to be there."""
+        connector = PahoConnector(BrokerConfig(url=self._url))
+        deadline = time.monotonic() + (0 if self._options.broker else BROKER_START_S)
+        while True:
+            try:
+                opening = connector.connect(f"headgate-demo-{os.getpid()}", on_message=self._on_message)
+                return await stack.enter_async_context(opening)
+            except BrokerUnreachable:
+                self._processes.check()
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.1)
+
+    def _on_message(self, message: Message) -> None:
+        # What a broker kept is of an earlier run: in this one everybody speaks up after we have subscribed.
+        if not message.retain or self._options.broker is None:
+            self._view.on_message(message)
+
+    async def _guarded(self, session: Session, work: Any) -> int:
+        """Do the work as long as the session and all processes live. Raises: ProcessDied; CommandError."""
+        working = asyncio.create_task(work, name="work")
+        lost = asyncio.create_task(session.wait_closed(), name="session")
         try:
-            with self._display() as show:
-                while not self._stop.is_set():
-                    show("Ctrl-C ends the demo.")
-                    if dying.done():
-                        dying.result()
-                    if self._view.resting:
-                        settle_until = settle_until or time.monotonic() + SETTLE_S
-                        gaps = missing(self._view, self._options.scenario)
-                        if not gaps:
-                            show("")
-                            return Exit.OK
-                        if time.monotonic() > settle_until:
-                            raise CommandError("the demo didn't complete: " + "; ".join(gaps), Exit.TIMED_OUT)
-                    await asyncio.wait({stopping, dying}, timeout=REFRESH_S, return_when=asyncio.FIRST_COMPLETED)
-            return Exit.INTERRUPTED
+            await asyncio.wait({working, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                return int(working.result())
+            await asyncio.wait({working}, timeout=DEATH_S)
+            if working.done():
+                return int(working.result())
+            try:
+                lost.result()
+            except SessionLost as error:
+                raise CommandError(f"{error}; the demo ends with it", Exit.BROKER) from None
+            return Exit.BROKER
         finally:
-            for task in (aggregator, dying, stopping):
+            for task in (working, lost):
                 task.cancel()
-            await asyncio.gather(aggregator, dying, stopping, return_exceptions=True)
+            await asyncio.gather(working, lost, return_exceptions=True)
 
-    async def _watch_processes(self, aggregator: asyncio.Task[None]) -> None:
-        await aggregator
-        await self._processes.watch()
+    async def _until_done(self, show: Show) -> int:
+        """Start the aggregator once there is a model; then until nothing is missing any more."""
+        aggregator = asyncio.create_task(self._start_aggregator(), name="aggregator")
+        try:
+            while self._lacks():
+                self._processes.check()
+                if aggregator.done():
+                    aggregator.result()
+                show()
+                await asyncio.sleep(REFRESH_S)
+            show()
+        finally:
+            aggregator.cancel()
+            await asyncio.gather(aggregator, return_exceptions=True)
+        return self._conclude()
 
-    @contextlib.contextmanager
-    def _display(self) -> Any:
-        """Yields `show(note)`: a live screen on a terminal, else a line whenever something was reached."""
-        if self._console.is_terminal:
-            with Live(console=self._console, auto_refresh=False, transient=False) as live:
-                yield lambda note: live.update(render(self._view, self._options.scenario, note), refresh=True)
-            return
-        said: set[str] = set()
+    def _lacks(self) -> bool:
+        """Whether something is missing that may still come."""
+        settled = self._view.milestones.get(f"round {self._options.rounds}")
+        if settled is not None and self._view.seconds > settled + SETTLE_S:
+            return False
+        return bool(missing(self._view, self._options.scenario, self._options.rounds))
 
-        def show(_note: str) -> None:
-            for name, seconds in list(self._view.milestones.items()):
-                if name not in said:
-                    said.add(name)
-                    print(f"{seconds:6.1f} s  {name}", file=sys.stderr, flush=True)
-
-        yield show
-
-    def _print_result(self) -> None:
+    def _conclude(self) -> int:
+        """Print the result. Raises: CommandError: it is no success."""
         view, scenario = self._view, self._options.scenario
         if self._options.json:
-            print(json.dumps(result(view, scenario, time.monotonic() - self._started)), flush=True)
-        elif not self._console.is_terminal:
-            Console(stderr=True, width=160).print(render(view, scenario, ""))
+            print(json.dumps(result(view, scenario, view.seconds)), flush=True)
+        if not self._console.is_terminal:
+            plain = Console(stderr=True, width=PLAIN_WIDTH)
+            plain.print(render(view, scenario, Space(PLAIN_WIDTH)))
+        gaps = missing(view, scenario, self._options.rounds)
+        if gaps or failed(view):
+            code = Exit.TIMED_OUT if gaps else Exit.FAILURE
+            raise CommandError("the demo didn't succeed: " + "; ".join([*failed(view), *gaps]), code)
+        return Exit.OK
 
-    async def _serve_on(self) -> None:
-        """Keep serving inference, and say how to watch it."""
-        host, _, port = self._url.partition("://")[2].rpartition(":")
-        path = self._options.scenario.plants[0].instances[0]
-        self._console.print(
-            "\nAll rounds are done; inference goes on. Watch it from another terminal:\n"
-            f"  mosquitto_sub -h {host} -p {port} -v -t '+/+/+/+/_inference/#'\n"
-            f"  .venv/bin/headgate tree --broker {self._url} '{path}/#'\n"
-            "Ctrl-C ends the demo.",
-            highlight=False,
-            soft_wrap=True,
+    def _say_how_to_watch(self, show: Show) -> None:
+        """How to see the inference from another terminal; in the scrollback, where it can be selected and copied."""
+        broker = BrokerConfig(url=self._url)
+        tls = " --tls-use-os-certs" if broker.tls else ""
+        host = shlex.quote(broker.host)
+        levels = "/".join("+" for _ in self._options.scenario.plants[0].instances[0].split("/"))
+        lines = (
+            "All rounds are done; inference goes on until Ctrl-C. From another terminal:",
+            f"  mosquitto_sub -h {host} -p {broker.port}{tls} -v -t '{levels}/_inference/#'",
+            f"  {shlex.quote(_headgate())} tree --broker {self._url} '{levels}/_inference/#'",
         )
-        dying = asyncio.create_task(self._processes.watch(), name="processes")
-        stopping = asyncio.create_task(self._stop.wait(), name="stop")
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait({dying, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if dying.done():
-            dying.result()
-        dying.cancel()
-        await asyncio.gather(dying, stopping, return_exceptions=True)
+        self._note, self._hint_lines = "", len(lines)
+        show()  # makes room, so that what is printed now stays in sight above it
+        self._console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+    async def _serve_on(self, show: Show) -> int:
+        """Until cancelled. Raises: ProcessDied."""
+        while True:
+            self._processes.check()
+            show()
+            await asyncio.sleep(REFRESH_S)
+
+    # Showing ---------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _display(self) -> Iterator[Show]:
+        """Yields what brings the display up to date: a live screen on a terminal, else lines of what was reached."""
+        if not self._console.is_terminal:
+            progress = Progress(self._view)
+            print(f"{self._view.seconds:6.1f} s  broker {self._url} is up", file=sys.stderr, flush=True)
+
+            def say() -> None:
+                for line in progress.news():
+                    print(line, file=sys.stderr, flush=True)
+
+            yield say
+            return
+        with Live(console=self._console, auto_refresh=False, vertical_overflow="crop") as live:
+
+            def draw() -> None:
+                size = self._console.size
+                space = Space(size.width, size.height - self._hint_lines)
+                live.update(render(self._view, self._options.scenario, space, self._note), refresh=True)
+
+            yield draw
+
+
+def _headgate() -> str:
+    """How this command was called, for commands to copy."""
+    called = Path(sys.argv[0])
+    return "headgate" if shutil.which("headgate") or called.name == "__main__.py" else str(called)
 
 
 def _write_yaml(path: Path, content: Any) -> None:

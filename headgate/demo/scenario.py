@@ -21,6 +21,7 @@ class PlantScript:
         signal_map: content of its signal map file.
         history: yields what was published until the demo starts.
         live: yields what goes on afterwards, without end; None where a recording simply ends.
+        remark: what to know about it when reading its figures.
     """
 
     participant: str
@@ -28,6 +29,7 @@ class PlantScript:
     signal_map: dict[str, Any]
     history: Callable[[], Iterator[Emission]] = field(repr=False)
     live: Callable[[], Iterator[Emission]] | None = field(default=None, repr=False)
+    remark: str = ""
 
     @property
     def home(self) -> str:

@@ -24,7 +24,7 @@ IN_FLIGHT = 40
 
 
 async def play(scenario: Scenario, broker: BrokerConfig, stop: asyncio.Event) -> None:
-    """Publish every plant's messages until stopped; each plant starts when its edge says that it listens."""
+    """Publish every plant's messages until stopped or, of recordings, until they end; each plant starts when its edge says that it listens."""
     async with asyncio.TaskGroup() as tasks:
         federation = str(scenario.contract["federation"])
         running = [
@@ -33,9 +33,17 @@ async def play(scenario: Scenario, broker: BrokerConfig, stop: asyncio.Event) ->
             )
             for plant in scenario.plants
         ]
-        await stop.wait()
-        for task in running:
+        stopping = tasks.create_task(stop.wait(), name="stop")
+        if any(plant.live is not None for plant in scenario.plants):
+            await stopping
+        else:  # a recording ends
+            await asyncio.wait({stopping, tasks.create_task(_all(running))}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (*running, stopping):
             task.cancel()
+
+
+async def _all(tasks: Iterable[asyncio.Task[None]]) -> None:
+    await asyncio.gather(*tasks)
 
 
 async def _play_plant(connector: Connector, federation: str, plant: PlantScript, live_speed: float) -> None:
@@ -50,6 +58,7 @@ async def _play_plant(connector: Connector, federation: str, plant: PlantScript,
         log.info("%s: %d messages of history in %.1f s", plant.participant, count, time.monotonic() - started)
         if plant.live is not None:
             await publish_paced(publisher, plant.live(), live_speed)
+        await publisher.close()
 
 
 class Publisher:

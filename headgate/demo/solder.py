@@ -16,6 +16,8 @@ MARGIN_S = 6 * 3600.0
 MIN_SAMPLES = 350
 """Matured training samples before a plant takes part: its statistics and class weights rest on them."""
 
+REMARKS = {"porto": "another paste chemistry; what the others learn isn't expected to help it"}
+
 
 def solder_scenario(seed: int, plants: int | None = None) -> Scenario:
     """The default plants, or as many as asked for. Raises: CommandError: a number that there aren't."""
@@ -44,4 +46,5 @@ def _script(plant: SolderPlant) -> PlantScript:
         signal_map=signal_map(plant),
         history=partial(plant.emissions, start_s=start_s),
         live=partial(plant.live, start_s=time.time() - MARGIN_S),
+        remark=REMARKS.get(plant.plant_id, ""),
     )

@@ -46,6 +46,7 @@ from headgate.plants.emission import Emission
 
 __all__ = [
     "CYCLE_S",
+    "PUBLISHED",
     "SENSORS",
     "SETTINGS",
     "SUBSETS",
@@ -73,7 +74,7 @@ DEFAULT_START_S = 1_609_459_200.0
 
 _COLUMNS = ("engine", "cycle", *SETTINGS, *SENSORS)
 _ENDINGS = ("", ".xz", ".gz")
-_PUBLISHED = (
+PUBLISHED = (
     'It is published by the NASA Prognostics Data Repository as "Turbofan Engine Degradation Simulation Data Set" '
     "(A. Saxena and K. Goebel, 2008)."
 )
@@ -126,7 +127,7 @@ def read_subset(folder: Path, name: str) -> Subset:
     paths = [_find(folder, file) for file in wanted]
     if missing := [file for file, path in zip(wanted, paths, strict=True) if path is None]:
         are = "are" if len(missing) > 1 else "is"
-        raise DataMissing(f"{', '.join(missing)} (or .xz, .gz) {are} not in {folder}. {_PUBLISHED}")
+        raise DataMissing(f"{', '.join(missing)} (or .xz, .gz) {are} not in {folder}. {PUBLISHED}")
     train, test, rul = (path for path in paths if path is not None)
     test_engines = _read_engines(test)
     return Subset(name, _read_engines(train), test_engines, _read_rul(rul, len(test_engines)))

@@ -22,6 +22,7 @@ from broker_bridge.session import Message, Session
 from edge.outputs import alive_topic
 from headgate.demo.watch import View
 from tests.servers import Server
+from uns_topics.rounds import RoundSummary
 
 FEDERATION = "solder-defect"
 CONTRACT: dict[str, Any] = {
@@ -99,6 +100,8 @@ class Federation:
     view: View = field(default_factory=lambda: View(FEDERATION, "score", time.monotonic()))
     boards: dict[str, int] = field(default_factory=dict)
     messages: list[Message] = field(default_factory=list)
+    listener: Callable[[Message], None] | None = None
+    """Called with each message after the view took it in."""
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def broker(self) -> dict[str, Any]:
@@ -179,6 +182,8 @@ class Federation:
     def on_message(self, message: Message) -> None:
         self.messages.append(message)
         self.view.on_message(message)
+        if self.listener is not None:
+            self.listener(message)
         self._changed.set()
 
     async def until(self, condition: Callable[[], object], what: str, timeout_s: float = 40.0) -> None:
@@ -193,6 +198,11 @@ class Federation:
         except TimeoutError:
             logs = "\n".join(f"--- {name}\n{service.tail()}" for name, service in self.services.items())
             raise AssertionError(f"never came: {what}\n{logs}") from None
+
+    def summary(self, round_number: int) -> RoundSummary | None:
+        """A round that has ended, as the history tells it."""
+        rounds = self.view.history.rounds if self.view.history is not None else ()
+        return next((ended for ended in rounds if ended.round_number == round_number), None)
 
     @property
     def rests(self) -> bool:

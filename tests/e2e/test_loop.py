@@ -56,8 +56,8 @@ def test_two_plants_learn_one_model_and_serve_it(
 
 
 def _state(f, participant: str) -> ParticipantState | None:  # type: ignore[no-untyped-def]
-    status = f.view.participants[participant].status
-    return status.state if status is not None else None
+    known = f.view.participants.get(participant)
+    return known.status.state if known is not None and known.status is not None else None
 
 
 def test_a_late_joiner_is_served_at_once(tmp_path: Path, base_model: Path, broker: Server) -> None:
@@ -84,7 +84,8 @@ def test_a_participant_killed_in_a_round_is_noticed_and_the_round_goes_on(
     tmp_path: Path, base_model: Path, broker: Server
 ) -> None:
     async def main() -> None:
-        async with federation(tmp_path, broker, tolerances={"rounds": 1, "grace_s": 0.5}) as f:
+        # Rounds go on until one counts on porto: the first may open before porto has fetched the model.
+        async with federation(tmp_path, broker, tolerances={"rounds": None, "grace_s": 0.5}) as f:
             for plant in PLANTS:
                 await f.start_edge(plant)
             # This trainer never answers: its participant is in the cohort and will not deliver.
@@ -93,15 +94,14 @@ def test_a_participant_killed_in_a_round_is_noticed_and_the_round_goes_on(
                 await f.listening(plant)
                 await f.publish_boards(plant, 120)
             await f.start_aggregator(base_model)
-            await f.until(
-                lambda: f.view.round is not None and "porto" in f.view.round.cohort, "a round that counts on porto"
-            )
             await f.until(lambda: _state(f, "porto") is ParticipantState.TRAINING, "porto trains")
+            assert f.view.round is not None
+            number = f.view.round.round_number
             await f.stop("porto", signal.SIGKILL)
             await f.until(lambda: _state(f, "porto") is ParticipantState.OFFLINE, "porto's will")
-            await f.until(lambda: f.rests, "the round's end")
-            assert f.view.history is not None
-            (summary,) = f.view.history.rounds
+            await f.until(lambda: f.summary(number), f"the end of round {number}")
+            summary = f.summary(number)
+            assert summary is not None
             assert summary.result in ("promoted", "refused")
             outcomes = {p.participant: p.outcome for p in summary.participants}
             assert outcomes == {"berlin": "accepted", "lyon": "accepted", "porto": "absent"}

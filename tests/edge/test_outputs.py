@@ -37,7 +37,9 @@ def test_leaves_are_the_exact_umh_form_and_the_value_comes_last() -> None:
 
 def test_a_batch_gives_an_event_each_and_state_for_the_newest_of_each_instance() -> None:
     other = "acme/lyon/smt/line2"
-    leaves = Outputs("f", "score").messages([prediction(2), prediction(3), prediction(1), prediction(1, instance=other)])
+    leaves = Outputs("f", "score").messages(
+        [prediction(2), prediction(3), prediction(1), prediction(1, instance=other)]
+    )
     assert sum(leaf.topic.endswith("/event") for leaf in leaves) == 4
     stamps = {leaf.topic: json.loads(leaf.payload)["timestamp_ms"] for leaf in leaves if leaf.retain}
     assert stamps[f"{LINE}/_inference/f/score"] == 3000

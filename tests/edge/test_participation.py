@@ -24,7 +24,7 @@ from edge.participation import (
 from uns_topics.codes import Reason
 from uns_topics.contract import Contract
 from uns_topics.plan import Plan, Strategy, TemplateManifest, Tolerances, Training
-from uns_topics.presence import ParticipantState, Serves, Variant, Want
+from uns_topics.presence import AggregatorStatus, ParticipantState, Serves, Variant, Want
 from uns_topics.rounds import ClientConfig, RoundAnnouncement, VersionManifest
 from uns_topics.template import Lineage, Network, Template, TemplateInfo, make_template
 from uns_topics.tensors import Role, Tensor, TensorTable, vector_bytes, vector_sha256
@@ -286,7 +286,11 @@ def test_why_it_cannot_train_is_said_and_inference_goes_on(prepare, reason: Reas
     edge.do(prepare(edge.core))
     edge.do(edge.core.on_round(announcement(1, 1)))
     status = edge.core.status(1)
-    assert (status.can_train, status.reason, status.serves) == (False, reason, Serves(version=1, variant=Variant.GLOBAL))
+    assert (status.can_train, status.reason, status.serves) == (
+        False,
+        reason,
+        Serves(version=1, variant=Variant.GLOBAL),
+    )
     assert edge.of(Train) == []
 
 
@@ -340,3 +344,117 @@ def test_a_plan_in_other_chunks_replaces_the_open_fetch() -> None:
     assert len(edge.subscribed) == len(skeleton.chunks)
     edge.deliver(TEMPLATE.skeleton, skeleton)
     assert edge.of(CheckTemplate)
+
+
+def fake(number: int, of: int) -> VersionManifest:
+    """A version with a number that another one has, too."""
+    content = vector_bytes(vector(of))
+    full = make_manifest(content, "model", 15 * KIB, version=number)
+    return version(number).model_copy(update={"sha256": full.sha256, "full": full})
+
+
+def test_two_versions_with_the_very_same_bytes_are_both_held() -> None:
+    """A step that rounding swallows: fetched once, checked under each number."""
+    edge = Edge().ready()
+    candidate = fake(2, of=1)
+    edge.do(edge.core.on_candidate(candidate, edge.now))
+    edge.deliver(vector_bytes(vector(1)), candidate.full)
+    assert edge.of(Evaluate) == [Evaluate(candidate, version(1))]
+    assert edge.core.serves == Serves(version=1, variant=Variant.GLOBAL)
+    assert edge.core.downloads.active == frozenset()
+    edge.do(edge.core.on_current(candidate, edge.now))
+    assert edge.core.serves == Serves(version=2, variant=Variant.GLOBAL)
+
+
+def test_two_versions_of_one_number_are_told_apart_by_their_bytes() -> None:
+    edge = Edge().ready()
+    made_up = fake(2, of=77)
+    edge.do(edge.core.on_candidate(made_up, edge.now))
+    edge.deliver(vector_bytes(vector(77)), made_up.full)
+    assert edge.core.status(1).holds_version == 2
+    edge.do(edge.core.on_current(version(2), edge.now))
+    assert edge.core.serves == Serves(version=1, variant=Variant.GLOBAL)  # these bytes are not here yet
+    assert edge.core.reason is Reason.FETCHING_MODEL
+    edge.deliver(vector_bytes(vector(2)), version(2).full)
+    assert edge.core.serves == Serves(version=2, variant=Variant.GLOBAL)
+
+
+def test_a_refused_version_does_not_stand_in_the_way_of_the_right_one() -> None:
+    edge = Edge().ready()
+    made_up = fake(2, of=77)
+    edge.do(edge.core.on_candidate(made_up, edge.now))
+    effects: list[Effect] = []
+    for index in range(len(made_up.full.chunks)):
+        effects += edge.core.on_chunk(chunk_of(vector_bytes(vector(77)), made_up.full, index))
+    (check,) = [e for e in effects if isinstance(e, VerifyVersion)]
+    edge.do(edge.core.on_candidate(version(2), edge.now))  # while the other one is being checked
+    edge.do(edge.core.on_verified(check.manifest, "other outputs", edge.now))
+    assert edge.core.reason is None  # nothing that is announced now was refused
+    edge.deliver(vector_bytes(vector(2)), version(2).full)
+    assert edge.of(Evaluate) == [Evaluate(version(2), version(1))]
+
+
+def test_a_version_of_an_older_plan_that_was_being_checked_is_not_held() -> None:
+    edge = Edge().ready()
+    edge.do(edge.core.on_plan(plan(generation=2), edge.now))
+    edge.do(edge.core.on_verified(version(5), None, edge.now))
+    assert edge.core.held == {}
+    assert edge.core.status(1).holds_version is None
+
+
+def other_plan(generation: int) -> Plan:
+    features = ({"name": "height", "unit": "um", "minimum": 0, "maximum": 300},)
+    contract = Contract.model_validate(CONTRACT.model_dump() | {"features": features})
+    return plan(generation).model_copy(update={"contract": contract, "contract_hash": contract.meaning_sha256})
+
+
+def test_a_generation_keeps_its_meaning_unless_somebody_took_over() -> None:
+    edge = Edge()
+    edge.do(edge.core.on_aggregator(AggregatorStatus(birth=1, state="online", epoch=1)))
+    edge.ready()
+    edge.do(edge.core.on_plan(other_plan(1), edge.now))
+    assert edge.core.plan == plan()
+    assert edge.core.status(1).state is ParticipantState.ONLINE
+    edge.do(edge.core.on_plan(plan().model_copy(update={"chunk_bytes": 20 * KIB}), edge.now))
+    assert edge.core.plan.chunk_bytes == 20 * KIB  # the same meaning in other chunks
+    edge.do(edge.core.on_aggregator(AggregatorStatus(birth=1, state="online", epoch=2)))
+    edge.do(edge.core.on_plan(other_plan(1), edge.now))
+    assert edge.core.plan == other_plan(1)
+    assert edge.core.reason is Reason.CONTRACT_NOT_APPROVED
+
+
+def test_a_lower_epoch_says_nothing_any_more() -> None:
+    edge = Edge().ready()
+    edge.do(edge.core.on_aggregator(AggregatorStatus(birth=1, state="online", epoch=3)))
+    edge.do(edge.core.on_candidate(version(2, epoch=2), edge.now))
+    edge.do(edge.core.on_current(version(9, epoch=1), edge.now))
+    edge.do(edge.core.on_round(announcement(1, 1, epoch=2)))
+    assert edge.core.downloads.active == frozenset()
+    assert edge.of(Train) == []
+    edge.do(edge.core.on_round(announcement(1, 1, epoch=3)))
+    assert len(edge.of(Train)) == 1
+
+
+def test_what_the_disk_still_has_is_not_fetched_again() -> None:
+    edge = Edge()
+    edge.core.restored = version(1)
+    edge.do(edge.core.on_swapped(1, Variant.LAST_GOOD))
+    edge.do(edge.core.on_plan(plan(), 0.0, frozenset({TEMPLATE.sha256})))
+    edge.do(edge.core.on_template(TEMPLATE.sha256, None, 0.0))
+    edge.do(edge.core.on_current(version(1), 0.0))
+    assert edge.of(Subscribe) == []
+    assert edge.core.serves == Serves(version=1, variant=Variant.GLOBAL)
+
+
+def test_on_hold_it_follows_versions_and_does_not_train() -> None:
+    edge = Edge().ready()
+    edge.do(edge.core.on_counts(ENOUGH, Reason.DATA_QUALITY))
+    status = edge.core.status(1)
+    assert (status.state, status.can_train, status.reason) == (ParticipantState.HOLD, False, Reason.DATA_QUALITY)
+    edge.do(edge.core.on_round(announcement(1, 1)))
+    edge.serve(2)
+    assert edge.core.serves == Serves(version=2, variant=Variant.GLOBAL)
+    assert edge.of(Train) == []
+    edge.do(edge.core.on_round(announcement(2, 2)))
+    edge.do(edge.core.on_counts(ENOUGH, None))  # the data is good again: the open round is joined
+    assert len(edge.of(Train)) == 1

@@ -335,7 +335,8 @@ class ScriptedParticipant:
             if isinstance(effect, Send):
                 manifest = effect.manifest
                 topic = FlTopic(self._federation, Kind.UPDATE_MANIFEST, participant=self.name, transfer=manifest.id)
-                await self._link.publish(str(topic), self._writer.seal(manifest))
+                if effect.announce:
+                    await self._link.publish(str(topic), self._writer.seal(manifest))
                 for i in effect.chunks:
                     if self.lose:
                         self.lose -= 1

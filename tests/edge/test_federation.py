@@ -1,0 +1,231 @@
+"""The fl side of an edge on the in-memory broker, with a workshop that fails, hangs and comes back at will."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from broker_bridge.memory import MemoryBroker
+from broker_bridge.session import BrokerRefused, Message
+from edge.federation import Federation
+from edge.participation import Counts, Participation
+from edge.workshop import TrainedUpdate
+from tests.aio import Inbox, run
+from tests.edge.versions import CONTRACT, manifest_of, plan_of, round_of
+from uns_topics.codes import Code, Reason
+from uns_topics.contract import Contract
+from uns_topics.model import Value
+from uns_topics.payloads import Writer, read
+from uns_topics.plan import Plan
+from uns_topics.presence import AggregatorStatus, Variant
+from uns_topics.reports import LastUpdate
+from uns_topics.rounds import Receipt, VersionManifest
+from uns_topics.topics import FlTopic, Kind
+
+
+class Bench:
+    """A workshop whose every answer a test may change."""
+
+    def __init__(self) -> None:
+        self.fail: dict[str, Exception] = {}
+        self.trained: list[int] = []
+        self.locally: list[int] = []
+
+    def follow(self, plan: Plan) -> bool:
+        return True
+
+    def _maybe(self, name: str) -> None:
+        if name in self.fail:
+            raise self.fail.pop(name)
+
+    async def train(self, announcement: Any) -> TrainedUpdate:
+        self._maybe("train")
+        self.trained.append(announcement.round_number)
+        return TrainedUpdate(b"update of round %d" % announcement.round_number, 10, 5, 0.1)
+
+    async def train_local(self, announcement: Any) -> None:
+        self.locally.append(announcement.round_number)
+        self._maybe("train_local")
+
+    async def trainer_reason(self) -> Reason | None:
+        return None
+
+    async def accepted(self, announcement: Any) -> None:
+        self._maybe("accepted")
+
+    async def statistics(self, generation: int) -> None:
+        self._maybe("statistics")
+
+    async def compare(self, candidate: Any, current: Any) -> None:
+        self._maybe("compare")
+
+    async def figures(self, manifest: Any, *, final: bool) -> None:
+        self._maybe("figures")
+
+    async def mark_served(self, manifest: Any) -> None:
+        self._maybe("mark_served")
+
+
+class World:
+    """One participant, and a test that speaks for the aggregator."""
+
+    def __init__(self) -> None:
+        self.broker = MemoryBroker()
+        self.bench = Bench()
+        self.core = Participation("berlin", "tiny", approved=CONTRACT.meaning_sha256, covers=lambda _: None)
+        self.core.restored = manifest_of(1)  # nothing has to be fetched
+        self.core.on_swapped(1, Variant.LAST_GOOD)
+        self.seen = Inbox()
+        self.served: list[int] = []
+        self.boots = {"00000001": Writer("tiny", "aggregator", "00000001")}
+        self.federation = Federation(
+            self.broker.connector(),
+            "tiny",
+            self.core,
+            self.bench,  # type: ignore[arg-type]
+            participant="berlin",
+            boot="0000000b",
+            chunk_bytes=None,
+            swap=self._swap,
+            on_plan=lambda _: None,
+            traffic=dict,
+            rng=random.Random(1),
+        )
+
+    def _swap(self, manifest: VersionManifest) -> Variant:
+        self.served.append(manifest.version)
+        return Variant.GLOBAL
+
+    def says(self, kind: Kind, body: Value, boot: str = "00000001") -> None:
+        participant = "berlin" if kind is Kind.RECEIPT else None
+        writer = self.boots.setdefault(boot, Writer("tiny", "aggregator", boot))
+        topic = str(FlTopic("tiny", kind, participant))
+        self.broker.route(Message(topic, writer.seal(body)), retain=kind.retained)
+
+    def manifests(self) -> list[str]:
+        """Transfer ids in the order in which their manifests came."""
+        return [t.split("/")[6] for t in self.seen.topics if t.endswith("/manifest")]
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        await self.seen.until(lambda _: bool(condition()))
+
+    def last_update(self) -> LastUpdate | None:
+        topic = FlTopic("tiny", Kind.LAST_UPDATE, "berlin")
+        found = [m for m in self.seen.messages if m.topic == str(topic)]
+        body = read(topic, found[-1].payload)[1] if found else None
+        assert body is None or isinstance(body, LastUpdate)
+        return body
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[World]:
+    """An edge that serves version 1 and could train."""
+    world = World()
+    async with (
+        world.broker.connector().connect("watch", on_message=world.seen) as session,
+        asyncio.TaskGroup() as tasks,  # a service that ends by itself ends the test
+    ):
+        await session.subscribe("fl/v1/#")
+        tasks.create_task(world.federation.run())
+        await world.seen.topic("fl/v1/tiny/up/berlin/status")
+        world.says(Kind.AGGREGATOR_STATUS, AggregatorStatus(birth=1, state="online", epoch=1))
+        world.says(Kind.PLAN, plan_of())
+        world.says(Kind.MODEL_CURRENT, manifest_of(1))
+        world.federation.do(world.core.on_counts(Counts(samples=100, matured=100, new=100, trainable=60)))
+        world.federation.do(world.core.on_trainer(None))
+        await world.until(lambda: world.served == [1])
+        yield world
+        await world.federation.close()
+
+
+def test_an_update_that_a_newer_round_overtakes_gives_way() -> None:
+    async def main() -> None:
+        async with running() as world:
+            world.says(Kind.ROUND, round_of(1, 1))
+            await world.until(lambda: len(world.manifests()) == 1)
+            world.says(Kind.ROUND, round_of(2, 1))  # the first was never answered
+            await world.until(lambda: len(set(world.manifests())) == 2)
+            first, second = dict.fromkeys(world.manifests())
+            world.says(Kind.RECEIPT, Receipt(id=first, result="rejected", code=Code.LATE))
+            world.says(Kind.RECEIPT, Receipt(id=second, result="accepted"))
+            await world.until(world.last_update)
+            done = world.last_update()
+            assert done is not None
+            assert (done.id, done.round_number, done.result) == (second, 2, "accepted")
+            assert world.bench.locally == [1, 2]
+
+    run(main())
+
+
+def test_an_aggregator_that_came_back_is_asked_at_once() -> None:
+    async def main() -> None:
+        async with running() as world:
+            world.says(Kind.ROUND, round_of(1, 1))
+            await world.until(lambda: len(world.manifests()) == 1)
+            world.says(Kind.AGGREGATOR_STATUS, AggregatorStatus(birth=1, state="online", epoch=1))  # a heartbeat
+            world.says(Kind.AGGREGATOR_STATUS, AggregatorStatus(birth=1, state="online", epoch=1), boot="00000002")
+            await world.until(lambda: len(world.manifests()) == 2)
+            assert len(set(world.manifests())) == 1
+            chunks = [t for t in world.seen.topics if "/update/" in t and t.endswith("/0")]
+            assert len(chunks) == 1  # the manifest alone
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "what", ["statistics", "figures", "mark_served", "compare", "train_local", "accepted", "train"]
+)
+def test_whatever_fails_the_next_round_is_taken_part_in(what: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with running() as world:
+            world.bench.fail[what] = RuntimeError("something broke")
+            world.core._statistics_of = None
+            world.federation.do(world.core.on_counts(Counts(samples=101, matured=101, new=101, trainable=61)))
+            world.core.held[2] = manifest_of(2)
+            world.says(Kind.MODEL_CANDIDATE, manifest_of(2))
+            world.says(Kind.ROUND, round_of(1, 1))
+            if what != "train":
+                await world.until(lambda: len(world.manifests()) == 1)
+                world.says(Kind.RECEIPT, Receipt(id=world.manifests()[0], result="accepted"))
+            world.says(Kind.MODEL_CURRENT, manifest_of(2))
+            await world.until(lambda: 2 in world.served)
+            world.says(Kind.ROUND, round_of(2, 2))
+            before = 0 if what == "train" else 1
+            await world.until(lambda: len(set(world.manifests())) > before)
+            assert world.bench.fail == {}
+            assert "something broke" in caplog.text
+            assert world.core.trainer_reason is None
+
+    run(main())
+
+
+def test_refused_access_still_ends_it() -> None:
+    async def main() -> None:
+        world = World()
+        world.broker.denied_filters = frozenset({"fl/v1/tiny/down/plan"})
+        with pytest.raises(ExceptionGroup) as caught:
+            await world.federation.run()
+        assert caught.group_contains(BrokerRefused)
+
+    run(main())
+
+
+def test_a_plan_that_can_not_be_followed_is_counted() -> None:
+    async def main() -> None:
+        async with running() as world:
+            world.says(Kind.AGGREGATOR_STATUS, AggregatorStatus(birth=1, state="online", epoch=1))
+            features = CONTRACT.model_dump() | {"federation": "tiny", "features": CONTRACT.features[:1]}
+            contract = Contract.model_validate(features)
+            other = plan_of().model_copy(update={"contract": contract, "contract_hash": contract.meaning_sha256})
+            world.says(Kind.PLAN, other)
+            world.says(Kind.ROUND, round_of(1, 1))
+            await world.until(world.manifests)
+            assert world.federation.rejected["PayloadError"] == 1
+            assert world.core.plan == plan_of()
+
+    run(main())

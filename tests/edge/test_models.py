@@ -1,0 +1,85 @@
+"""Versions on disk and in memory: what may serve, and what a restart finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.models import ModelRefused, ModelStore, open_version
+from tests.edge.versions import TEMPLATE, manifest_of, vector_of
+
+
+def store_with(folder: Path, *served: int) -> ModelStore:
+    store = ModelStore(folder)
+    store.save_template(TEMPLATE)
+    for version in served:
+        store.save(manifest_of(version), vector_of(version), TEMPLATE.sha256, frozenset(served))
+        store.mark_served(version)
+    return store
+
+
+def test_a_version_serves_only_as_what_its_manifest_says() -> None:
+    model = open_version(TEMPLATE, vector_of(3), manifest_of(3))
+    outputs = model.run(np.array([[1.0, 2.0], [np.nan, 9.0]], np.float32), np.zeros(2, np.int64))
+    assert outputs.shape in ((2,), (2, 1))
+    with pytest.raises(ModelRefused, match="not the one that the manifest names"):
+        open_version(TEMPLATE, vector_of(4), manifest_of(3))
+    lying = manifest_of(3).model_copy(update={"golden": manifest_of(4).golden})
+    with pytest.raises(ModelRefused, match="other outputs"):
+        open_version(TEMPLATE, vector_of(3), lying)
+
+
+def test_what_was_saved_is_read_back(tmp_path: Path) -> None:
+    store_with(tmp_path, 1, 2)
+    store = ModelStore(tmp_path)  # another process
+    assert store.served() == [2, 1]
+    manifest, vector, template = store.load(2)
+    assert manifest == manifest_of(2)
+    assert np.array_equal(vector, vector_of(2))
+    assert store.template(template).sha256 == TEMPLATE.sha256
+
+
+def test_a_candidate_that_never_served_is_no_last_good_version(tmp_path: Path) -> None:
+    store = store_with(tmp_path, 1)
+    store.save(manifest_of(2), vector_of(2), TEMPLATE.sha256, frozenset({1}))
+    assert store.served() == [1]
+    assert store.load(2)[0].version == 2  # it is here, should it be promoted
+
+
+def test_two_that_served_stay_and_older_ones_go(tmp_path: Path) -> None:
+    store = store_with(tmp_path, 1, 2, 3)
+    store.save(manifest_of(4), vector_of(4), TEMPLATE.sha256, frozenset())
+    assert sorted(p.stem for p in tmp_path.glob("*.f32")) == ["2", "3", "4"]
+    with pytest.raises(ModelRefused):
+        store.load(1)
+
+
+def test_whatever_was_changed_on_disk_is_refused_and_never_raises_anything_else(tmp_path: Path) -> None:
+    store = store_with(tmp_path, 1)
+    numbers, record = tmp_path / "1.f32", tmp_path / "1.json"
+    good = (numbers.read_bytes(), record.read_bytes())
+    for content in (b"", b"x", good[0][:-4], good[0][:-1], b"\x01" + good[0][1:], good[0] + bytes(4)):
+        numbers.write_bytes(content)
+        with pytest.raises(ModelRefused):
+            store.load(1)
+    numbers.write_bytes(good[0])
+    for content in (b"", b"[]", b"{}", b"7", b'{"manifest": 1, "template": 2}', good[1][:-9], b"\xff"):
+        record.write_bytes(content)
+        with pytest.raises(ModelRefused):
+            store.load(1)
+    record.write_bytes(good[1])
+    assert store.load(1)[0].version == 1
+    skeleton = next(tmp_path.glob("skeleton-*.onnx"))
+    for content in (b"", skeleton.read_bytes() + b"\0", b"\xff" * 100):
+        skeleton.write_bytes(content)
+        with pytest.raises(ModelRefused):
+            store.template(TEMPLATE.sha256)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"7", b'["x", 3]', b"\xff"])
+def test_a_broken_list_of_what_served_is_a_shorter_one(tmp_path: Path, content: bytes) -> None:
+    store = store_with(tmp_path, 1)
+    (tmp_path / "served.txt").write_bytes(content)
+    assert store.served() in ([], [3])

@@ -1,0 +1,255 @@
+"""The plant's side on the broker's in-memory twin: no sample lost at a swap, no state that goes back in time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from broker_bridge.memory import MemoryBroker
+from broker_bridge.session import Message
+from edge.ingest import Ingest
+from edge.plant import Plant, Served
+from edge.quality import QualityCounters
+from edge.signal_map import SignalMap, bind
+from edge.store import SampleStore
+from tests.aio import Inbox, run
+from tests.edge.versions import CONTRACT, LINE, model_of
+from uns_topics.presence import Variant
+
+MAP = SignalMap.model_validate(
+    {
+        "instance": "acme/berlin/smt/{line}",
+        "sources": [
+            {
+                "topic": "acme/berlin/smt/{line}/spi",
+                "form": "flat",
+                "key": "board",
+                "features": [{"feature": f"x{i}", "field": f"x{i}", "unit": ""} for i in range(2)],
+            }
+        ],
+    }
+)
+ROOT = f"{LINE}/_inference/tiny"
+NOW = 1_700_100_000.0
+
+
+def board(index: int, instance: str = LINE, at: float | None = None, **values: Any) -> Message:
+    time_s = 1_700_000_000 + 30 * index if at is None else at
+    body = {"timestamp": round(time_s * 1000), "board": f"B{index}", "x0": index % 10, "x1": 3.5} | values
+    return Message(f"{instance}/spi", json.dumps(body).encode())
+
+
+class World:
+    """A plant's session, a broker, and what a SCADA system sees."""
+
+    def __init__(self, folder: Path) -> None:
+        self.broker = MemoryBroker()
+        self.executor = ThreadPoolExecutor(1)
+        self.store = SampleStore(folder / "samples.sqlite")
+        self.store.use(CONTRACT)
+        self.seen = Inbox()
+        self.plant = Plant(
+            self.broker.connector(),
+            "berlin",
+            "tiny",
+            Ingest(bind(MAP, CONTRACT), CONTRACT),
+            self.store,
+            self.executor,
+            home="acme/berlin/smt",
+            output=CONTRACT.output_name,
+            max_batch=7,
+            quality=QualityCounters(CONTRACT),
+            on_stored=lambda: None,
+            wall_clock=lambda: NOW,
+        )
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(m.payload) for m in self.seen.messages if m.topic.endswith("/event")]
+
+    def leaf(self, name: str, root: str = ROOT) -> Any:
+        return json.loads(self.broker.retained[f"{root}/{name}"].payload)["value"]
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        await self.seen.until(lambda _: bool(condition()))
+
+
+@asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[World]:
+    world = World(folder)
+    try:
+        async with (
+            world.broker.connector().connect("scada", on_message=world.seen) as session,
+            asyncio.TaskGroup() as tasks,  # a plant that ends by itself ends the test
+        ):
+            await session.subscribe("acme/#")
+            tasks.create_task(world.plant.run())
+            await world.until(lambda: "acme/berlin/smt/_inference/tiny/_edge/berlin/alive" in world.seen.topics)
+            yield world
+            await world.plant.close()
+    finally:
+        world.executor.shutdown()
+        world.store.close()
+
+
+def served(version: int, variant: Variant = Variant.GLOBAL) -> Served:
+    return Served(model_of(version), version, variant)
+
+
+def test_a_swap_between_two_inferences_loses_no_sample(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path) as world, world.broker.connector().connect("tags", on_message=print) as tags:
+            world.plant.serve(served(1))
+            for index in range(60):
+                message = board(index)
+                await tags.publish(message.topic, message.payload)
+                if index == 30:
+                    await world.until(lambda: world.events)  # the first batch is through; more are on their way
+                    world.plant.serve(served(2))
+            await world.until(lambda: any(e["key"] == "B59" for e in world.events))
+            first: dict[str, int] = {}
+            for event in world.events:
+                first.setdefault(event["key"], event["model_version"])
+            assert list(first) == [f"B{i}" for i in range(60)]  # all of them, in order
+            assert sorted(first.values()) == list(first.values())  # the old version never comes back
+            assert set(first.values()) == {1, 2}
+            for event in world.events:
+                x = np.array([[int(event["key"][1:]) % 10, 3.5]], np.float32)
+                by = model_of(event["model_version"]).run(x, np.zeros(1, np.int64)).reshape(-1)[0]
+                assert event[CONTRACT.output_name] == pytest.approx(by, abs=1e-5)
+        with sqlite3.connect(tmp_path / "samples.sqlite") as db:
+            assert db.execute("SELECT count(DISTINCT sample) FROM predictions").fetchone() == (60,)
+        db.close()
+
+    run(main())
+
+
+def test_a_swap_judges_the_newest_sample_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path) as world:
+            world.plant.serve(served(1, Variant.LAST_GOOD))
+            world.plant.on_message(board(1))
+            await world.until(lambda: world.events)
+            assert world.leaf("variant") == "last-good"
+            world.plant.serve(served(2))
+            await world.until(lambda: len(world.events) == 2)
+            await world.until(lambda: world.leaf("variant") == "global")
+            assert world.leaf("model_version") == 2
+
+    run(main())
+
+
+def test_state_never_goes_back_in_time_and_events_are_complete(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path) as world:
+            world.plant.serve(served(1))
+            for index in (5, 9, 7, 8, 3):
+                world.plant.on_message(board(index))
+                await world.until(lambda i=index: any(e["key"] == f"B{i}" for e in world.events))
+            await world.until(lambda: len(world.events) == 5)
+            topic = f"{ROOT}/{CONTRACT.output_name}"
+            stamps = [json.loads(m.payload)["timestamp_ms"] for m in world.seen.messages if m.topic == topic]
+            assert stamps == sorted(stamps)
+            assert stamps[-1] == json.loads(board(9).payload)["timestamp"]
+
+    run(main())
+
+
+def test_a_reconnect_gives_back_the_leaves_as_they_are_by_now(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path) as world:
+            world.plant.serve(served(1))
+            world.plant.on_message(board(1))
+            await world.until(lambda: world.events)
+            before = dict(world.broker.retained)
+            world.broker.retained.clear()
+            world.broker.drop("berlin-plant")
+            world.plant.on_message(board(2))  # judged while nobody can hear of it
+            await world.until(lambda: world.broker.retained.keys() == before.keys())
+            stamp = json.loads(board(2).payload)["timestamp"]
+            await world.until(
+                lambda: f'{{"timestamp_ms":{stamp},' in world.broker.retained[f"{ROOT}/quality"].payload.decode()
+            )
+            topic = f"{ROOT}/{CONTRACT.output_name}"
+            stamps = [json.loads(m.payload)["timestamp_ms"] for m in world.broker.record if m.topic == topic]
+            assert stamps == sorted(stamps)
+
+    run(main())
+
+
+def test_a_store_that_fails_ends_learning_and_not_inference(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with running(tmp_path) as world:
+            world.plant.serve(served(1))
+
+            def full(*_: object) -> None:
+                raise sqlite3.OperationalError("database or disk is full")
+
+            with monkeypatch.context() as patch:
+                patch.setattr(world.store, "add", full)
+                world.plant.on_message(board(1))
+                await world.until(lambda: world.events)
+            world.plant.on_message(board(2))
+            await world.until(lambda: len(world.events) == 2)
+            assert world.plant.problems["not-stored"] == 1
+            assert world.store.counts().samples == 1
+        assert "disk is full" in caplog.text
+
+    run(main())
+
+
+def test_a_model_that_fails_is_a_bad_quality_and_the_next_one_serves(tmp_path: Path) -> None:
+    async def main() -> None:
+        class Broken:
+            def run(self, features: np.ndarray, contexts: np.ndarray) -> np.ndarray:
+                raise RuntimeError("onnxruntime gave up")
+
+        class Endless:
+            def run(self, features: np.ndarray, contexts: np.ndarray) -> np.ndarray:
+                return np.full(len(features), np.inf, np.float32)
+
+        async with running(tmp_path) as world:
+            for broken in (Broken(), Endless()):
+                world.plant.serve(Served(broken, 8, Variant.GLOBAL))  # type: ignore[arg-type]
+                world.plant.on_message(board(1))
+                await world.until(lambda: f"{ROOT}/quality" in world.broker.retained)
+                await world.until(lambda: world.leaf("quality") == 512)
+                assert f"{ROOT}/{CONTRACT.output_name}" not in world.broker.retained
+            assert world.events == []
+            assert world.plant.problems["inference-failed"] >= 1
+            world.plant.serve(served(1))
+            await world.until(lambda: f"{ROOT}/{CONTRACT.output_name}" in world.broker.retained)
+            assert world.leaf("quality") == 192
+
+    run(main())
+
+
+def test_a_broker_that_takes_not_all_of_our_topics_is_said_and_the_rest_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with running(tmp_path) as world:
+            world.plant.serve(served(1))
+            world.broker.denied_topics = frozenset(
+                {f"{ROOT}/quality", "acme/berlin/smt/_inference/tiny/_edge/berlin/alive"}
+            )
+            world.plant.on_message(board(1))
+            await world.until(lambda: world.seen.topics[-1] == f"{ROOT}/{CONTRACT.output_name}")
+            world.broker.drop("berlin-plant")
+            await world.until(lambda: world.seen.topics.count(f"{ROOT}/{CONTRACT.output_name}") == 2)
+            assert world.plant.problems["inference-not-published"] == 1
+            assert world.store.counts().samples == 1
+        assert "doesn't take 2 of our topics" in caplog.text
+
+    run(main())

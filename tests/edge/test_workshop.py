@@ -1,0 +1,231 @@
+"""The heavy work of an edge with the numpy trainer: races between versions, rounds and restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.models import ModelStore
+from edge.store import SampleStore
+from edge.trainer_client import TrainerProcess
+from edge.workshop import ModelGone, TrainedUpdate, Workshop
+from tests.aio import run
+from tests.edge.versions import CONTRACT, TEMPLATE, history, manifest_of, plan_of, round_of, sample, vector_of
+from uns_topics.codes import Reason
+from uns_topics.tensors import vector_bytes
+from uns_topics.update import decode_update, unpack_groups
+
+COMMAND = [sys.executable, "-m", "tests.support.numpy_trainer"]
+
+
+@asynccontextmanager
+async def workshop(
+    folder: Path, command: list[str] | None = None, *, samples: int = 200
+) -> AsyncIterator[tuple[Workshop, SampleStore]]:
+    thread = ThreadPoolExecutor(1)
+    store = SampleStore(folder / "samples.sqlite")
+    store.use(CONTRACT)
+    store.add(history(samples))
+    made = Workshop("berlin", store, thread, ModelStore(folder / "models"), TrainerProcess(command or COMMAND), folder)
+    try:
+        made.follow(plan_of())
+        assert await made.check_template(plan_of(), TEMPLATE.skeleton) is None
+        yield made, store
+    finally:
+        await made.close()
+        thread.shutdown()
+        store.close()
+
+
+async def take(made: Workshop, *versions: int, held: tuple[int, ...] = ()) -> None:
+    for version in versions:
+        assert await made.verify(manifest_of(version), vector_bytes(vector_of(version))) is None
+        await made.keep(manifest_of(version), {v: manifest_of(v) for v in (*held, version)})
+
+
+def test_a_round_from_snapshot_to_figures(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with workshop(tmp_path) as (made, store):
+            statistics = await made.statistics(1)
+            assert statistics is not None
+            assert sum(statistics.label_counts) == statistics.rows > 50
+            await take(made, 1)
+            outcome = await made.train(round_of(1, 1))
+            assert isinstance(outcome, TrainedUpdate)
+            update = decode_update(outcome.content, 2**20)
+            assert (update.header.round_number, update.header.num_examples) == (1, outcome.num_examples)
+            assert np.isfinite(unpack_groups(update, TEMPLATE.table)).all()
+            await made.train_local(round_of(1, 1))
+            await take(made, 2, held=(1,))
+            compared = await made.compare(manifest_of(2), manifest_of(1))
+            assert compared.select.n > 0
+            assert compared.select.candidate_minus_current is not None
+            figures = await made.figures(manifest_of(2), final=True)
+            assert figures is not None
+            assert figures.report is not None
+            assert set(figures.report.models) == {"current", "local_only", "constant", "linear"}
+            before = store.counts().new
+            await made.accepted(round_of(1, 1))
+            assert store.counts().new < before
+
+    run(main(), timeout_s=40)
+
+
+def test_a_version_that_newer_ones_replaced_is_gone_and_says_so(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with workshop(tmp_path) as (made, _):
+            await take(made, 1, 2, 3)
+            with pytest.raises(ModelGone, match="version 1 is no longer here"):
+                made.model(manifest_of(1))
+            with pytest.raises(ModelGone):
+                await made.compare(manifest_of(3), manifest_of(1))
+            with pytest.raises(ModelGone):
+                await made.train(round_of(1, 1))
+            assert await made.figures(manifest_of(1), final=False) is None
+
+    run(main(), timeout_s=40)
+
+
+def test_two_versions_checked_at_once_are_both_here(tmp_path: Path) -> None:
+    """Current and candidate of a late joiner: neither may push the other out."""
+
+    async def main() -> None:
+        async with workshop(tmp_path) as (made, _):
+            held = {}
+
+            async def one(version: int) -> None:
+                manifest = manifest_of(version)
+                assert await made.verify(manifest, vector_bytes(vector_of(version))) is None
+                held[version] = manifest
+                await made.keep(manifest, held)
+
+            await asyncio.gather(one(4), one(5))
+            assert made.model(manifest_of(4)) is not made.model(manifest_of(5))
+            models = ModelStore(tmp_path / "models")
+            assert [models.load(v)[0].version for v in (4, 5)] == [4, 5]
+
+    run(main(), timeout_s=40)
+
+
+def test_models_in_use_survive_their_replacement(tmp_path: Path) -> None:
+    """A comparison and figures that began with a version end with it, though newer ones come meanwhile."""
+
+    async def main() -> None:
+        async with workshop(tmp_path) as (made, _):
+            await take(made, 1)
+            await take(made, 2, held=(1,))
+            await made.statistics(1)
+            comparing = asyncio.create_task(made.compare(manifest_of(2), manifest_of(1)))
+            figures = asyncio.create_task(made.figures(manifest_of(2), final=True))
+            await asyncio.sleep(0)
+            await take(made, 3)
+            assert (await comparing).candidate == 2
+            found = await figures
+            assert found is not None
+            assert found.current == 2
+
+    run(main(), timeout_s=40)
+
+
+def test_content_that_is_not_the_version_is_refused(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with workshop(tmp_path) as (made, _):
+            for content in (b"", vector_bytes(vector_of(2)), vector_bytes(vector_of(1))[:-4]):
+                assert await made.verify(manifest_of(1), content) is not None
+            lying = manifest_of(1).model_copy(update={"golden": (0.5,)})
+            assert "other outputs" in str(await made.verify(lying, vector_bytes(vector_of(1))))
+            with pytest.raises(ModelGone):
+                made.model(manifest_of(1))
+
+    run(main(), timeout_s=40)
+
+
+@pytest.mark.parametrize("skeleton", [b"", b"\xff" * 200, TEMPLATE.skeleton + b"\0", TEMPLATE.skeleton[:-3]])
+def test_a_skeleton_that_is_not_the_plans_is_refused(tmp_path: Path, skeleton: bytes) -> None:
+    async def main() -> None:
+        async with workshop(tmp_path) as (made, _):
+            assert await made.check_template(plan_of(), skeleton) is not None
+
+    run(main(), timeout_s=40)
+
+
+def test_a_restart_finds_what_served_and_not_the_candidate(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with workshop(tmp_path) as (made, _):
+            await take(made, 1)
+            await made.mark_served(manifest_of(1))
+            await take(made, 2, held=(1,))
+            await made.mark_served(manifest_of(2))
+            await take(made, 3, held=(2,))  # a candidate
+        async with workshop(tmp_path) as (made, _):
+            found = made.restore()
+            assert found is not None
+            assert found[0].version == 2
+        (tmp_path / "models" / "2.f32").write_bytes(b"rotten")
+        async with workshop(tmp_path) as (made, _):
+            found = made.restore()
+            assert found is not None
+            assert found[0].version == 1
+        (tmp_path / "models" / "1.json").unlink()
+        async with workshop(tmp_path) as (made, _):
+            assert made.restore() is None
+
+    run(main(), timeout_s=40)
+
+
+def test_a_full_disk_keeps_no_model_and_serves_it_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with workshop(tmp_path) as (made, _):
+
+            def full(*_: object) -> None:
+                raise OSError(28, "No space left on device")
+
+            monkeypatch.setattr("edge.models._write", full)
+            await take(made, 1)
+            await made.mark_served(manifest_of(1))
+            assert made.model(manifest_of(1)).template.sha256 == TEMPLATE.sha256
+        assert caplog.text.count("No space left on device") == 2
+
+    run(main(), timeout_s=40)
+
+
+def test_a_trainer_that_ends_is_a_reason_and_comes_back(tmp_path: Path) -> None:
+    async def main() -> None:
+        ends = [sys.executable, "-c", "import sys; sys.exit(3)"]
+        async with workshop(tmp_path, ends) as (made, _):
+            await take(made, 1)
+            assert await made.trainer_reason() is Reason.TRAINER_FAILED
+            assert await made.train(round_of(1, 1)) is Reason.TRAINER_FAILED
+            await made.train_local(round_of(1, 1))  # only says so
+            assert made._trainer is not None
+            made._trainer._command = COMMAND
+            assert await made.trainer_reason() is None
+            assert isinstance(await made.train(round_of(1, 1)), TrainedUpdate)
+
+    run(main(), timeout_s=40)
+
+
+def test_new_samples_are_counted_from_the_snapshot_and_not_from_the_receipt(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with workshop(tmp_path) as (made, store):
+            await take(made, 1)
+            assert isinstance(await made.train(round_of(1, 1)), TrainedUpdate)
+            matured = store.counts().matured
+            more = [e for e in history(260) if int(e.key[1:]) >= 200]
+            store.add(more)
+            store.add([sample(300)])
+            grown = store.counts().matured - matured
+            assert grown > 0
+            await made.accepted(round_of(1, 1))
+            assert store.counts().new == grown
+
+    run(main(), timeout_s=40)

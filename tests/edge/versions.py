@@ -1,0 +1,94 @@
+"""Versions, plans and samples of the tiny template, as edges meet them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from edge.ingest import LabelSet, SampleReady
+from edge.models import Model, open_version
+from tests.support.tiny_template import tiny_template, tiny_vector
+from uns_topics.golden import golden_outputs
+from uns_topics.plan import Plan, Strategy, TemplateManifest, Tolerances, Training
+from uns_topics.rounds import ClientConfig, RoundAnnouncement, VersionManifest
+from uns_topics.template import Lineage
+from uns_topics.tensors import Vector, vector_bytes, vector_sha256
+from uns_topics.transfers import KIB, make_manifest
+
+TEMPLATE = tiny_template()
+CONTRACT = TEMPLATE.contract
+LINE = "acme/berlin/smt/line1"
+
+
+def vector_of(version: int) -> Vector:
+    return tiny_vector(TEMPLATE, version)
+
+
+def manifest_of(version: int, generation: int = 1) -> VersionManifest:
+    vector, lineage = vector_of(version), Lineage(origin="round", parent=max(0, version - 1), round_number=version)
+    file = TEMPLATE.file(vector, TEMPLATE.version_info(version, generation, lineage))
+    return VersionManifest(
+        version=version,
+        sha256=vector_sha256(vector),
+        generation=generation,
+        epoch=1,
+        lineage=lineage,
+        full=make_manifest(vector_bytes(vector), "model", 15 * KIB, version=version),
+        golden=tuple(golden_outputs(TEMPLATE, file)),
+    )
+
+
+def model_of(version: int) -> Model:
+    return open_version(TEMPLATE, vector_of(version), manifest_of(version))
+
+
+def plan_of(generation: int = 1) -> Plan:
+    return Plan(
+        generation=generation,
+        contract=CONTRACT,
+        contract_hash=CONTRACT.meaning_sha256,
+        template=TemplateManifest(
+            sha256=TEMPLATE.sha256,
+            network=TEMPLATE.info.network,
+            table=TEMPLATE.table,
+            skeleton=make_manifest(TEMPLATE.skeleton, "skeleton", 15 * KIB),
+        ),
+        strategy=Strategy(),
+        training=Training(steps=5),
+        encodings=("f32",),
+        tolerances=Tolerances(),
+    )
+
+
+def round_of(number: int, base: int, cohort: tuple[str, ...] = ("berlin",)) -> RoundAnnouncement:
+    return RoundAnnouncement(
+        round_number=number,
+        attempt=1,
+        epoch=1,
+        state="open",
+        base=base,
+        base_sha256=vector_sha256(vector_of(base)),
+        generation=1,
+        cohort=cohort,
+        client=ClientConfig(training=Training(steps=5), encoding="f32", class_weights=(1.0, 3.0)),
+        seed=number,
+        seconds_left=60,
+    )
+
+
+def sample(index: int, value: float = 5.0, instance: str = LINE) -> SampleReady:
+    """Board number `index`, half a minute after the one before."""
+    time_s = 1_700_000_000.0 + 30 * index
+    values = np.array([value, value / 2], np.float32)
+    return SampleReady(instance, f"B{index}", time_s, time_s, "", "", 0, values, time_s + 60)
+
+
+def label(index: int, value: float, instance: str = LINE) -> LabelSet:
+    return LabelSet(instance, f"B{index}", value, "aoi", 0, 1_700_000_000.0 + 30 * index + 5, 60)
+
+
+def history(count: int, value: Callable[[int], float] = lambda i: float(i % 10)) -> list[SampleReady | LabelSet]:
+    """Boards with their verdicts; every fifth is bad."""
+    samples = [sample(i, value(i)) for i in range(count)]
+    return [*samples, *(label(i, float(i % 5 == 0)) for i in range(count))]
