@@ -24,7 +24,7 @@ IN_FLIGHT = 40
 
 
 async def play(scenario: Scenario, broker: BrokerConfig, stop: asyncio.Event) -> None:
-    """Publish every plant's messages until stopped or, of recordings, until they end; each plant starts when its edge says that it listens."""
+    """Publish every plant's messages until stopped, recordings until they end; a plant starts when its edge listens."""
     async with asyncio.TaskGroup() as tasks:
         federation = str(scenario.contract["federation"])
         running = [
