@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 # Where pip must be told an index for the CPU build of torch:
-#   make demo PIP_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu'
+#   make demo PIP_ARGS='--extra-index-url ADDRESS'
 PIP_ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.headgate-installed
