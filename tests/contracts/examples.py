@@ -133,7 +133,9 @@ BODIES: dict[Kind, Value] = {
         seconds_left=60.0,
     ),
     Kind.MODEL_CURRENT: VERSION,
-    Kind.MODEL_CANDIDATE: VERSION.model_copy(update={"version": 3}),
+    Kind.MODEL_CANDIDATE: VERSION.model_copy(
+        update={"version": 3, "full": make_manifest(vector_bytes(VECTOR), "model", 15 * KIB, version=3)}
+    ),
     Kind.HISTORY: History(
         rounds=(
             RoundSummary(
