@@ -165,7 +165,7 @@ class Federation:
         """Boards and their verdicts: every tenth has too much paste and a bridge."""
         assert self.session is not None
         first = self.boards.get(participant, 0)
-        own = len(participant) / 4  # plants with the very same boards would be refused as copies
+        own = sum(participant.encode()) % 40 / 8  # plants with the very same boards would be refused as copies
         sends = []
         for index in range(first, first + count):
             stamp = 1_700_000_000_000 + index * 30_000
