@@ -1,6 +1,6 @@
 """Sessions for the sensor hot path: messages go from paho's callback straight to their handler.
 
-No queue, no task and no second message object stand in between.
+No queue and no task stand in between: the loop's reader calls the handler in the turn in which the bytes arrived.
 """
 
 from __future__ import annotations
