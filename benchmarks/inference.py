@@ -14,11 +14,12 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.support import make_base_model, row
+from benchmarks.support import row
 from broker_bridge.config import BrokerConfig
 from broker_bridge.paho_session import PahoConnector
 from broker_bridge.session import Message, Session
 from tests.e2e.federation import FEDERATION, Federation, federation
+from tests.e2e.models import make_base_model
 from tests.servers import Server, mosquitto
 
 PACED = 500

@@ -13,11 +13,12 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.support import make_base_model, row
+from benchmarks.support import row
 from broker_bridge.config import BrokerConfig
 from broker_bridge.paho_session import PahoConnector
 from broker_bridge.session import Message
 from tests.e2e.federation import Federation, federation
+from tests.e2e.models import make_base_model
 from tests.servers import Server, mosquitto
 from uns_topics.topics import FlTopic, Kind, TopicError
 

@@ -37,10 +37,6 @@ class Code(StrEnum):
     REVOKED = "revoked"
 
 
-RETRIED_IN_NEXT_ROUND = frozenset({Code.LATE, Code.WRONG_ROUND, Code.WRONG_BASE, Code.STALE, Code.POLICY, Code.BUDGET})
-"""Rejections after which what was learned is still good: an error-feedback encoding adds the delta to its residual."""
-
-
 class Reason(StrEnum):
     """Why a participant doesn't take part, or serves what it serves; stands in `up/<participant>/status`."""
 
