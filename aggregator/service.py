@@ -21,13 +21,13 @@ from aggregator.founding import Foundation, found
 from aggregator.intake import Intake
 from aggregator.performer import Performer, Workshop
 from aggregator.plan import PlanError, build_plan, limits
-from aggregator.publisher import Publisher
 from aggregator.registry import Golden
 from aggregator.showcase import Showcase
 from aggregator.store import Store, StoreError, sqlite_url
 from aggregator.vectors import DirectoryInUse, DirectoryLock, VectorError
 from broker_bridge.aiomqtt_session import AiomqttConnector
 from broker_bridge.link import Link
+from broker_bridge.publisher import Publisher
 from broker_bridge.session import (
     BrokerMisconfigured,
     BrokerRefused,

@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 from aggregator import announce
 from aggregator.core import Core
-from aggregator.publisher import Payload, Publisher
 from aggregator.registry import Held, Registry
 from aggregator.state import Phase, State
 from aggregator.store import Store
+from broker_bridge.publisher import Payload, Publisher
 from uns_topics.model import Value
 from uns_topics.payloads import Writer
 from uns_topics.plan import Plan

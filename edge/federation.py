@@ -12,10 +12,11 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
+from broker_bridge.downloads import IntegrityError, Subscribe, Unsubscribe
 from broker_bridge.link import Link
 from broker_bridge.outgoing import Outgoing
 from broker_bridge.session import BrokerRefused, Connector, Message, PublishRefused, Session, SessionLost, Will
-from edge.downloads import IntegrityError, Subscribe, Unsubscribe
+from broker_bridge.upload import Upload
 from edge.participation import (
     CheckTemplate,
     Effect,
@@ -29,7 +30,6 @@ from edge.participation import (
     VerifyVersion,
     Warn,
 )
-from edge.upload import Upload
 from edge.workshop import ModelGone, Workshop
 from uns_topics.codes import Reason
 from uns_topics.envelope import PayloadError

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from edge.downloads import Downloads, Fetched, Subscribe, Unsubscribe
+from broker_bridge.downloads import Downloads, Fetched, Subscribe, Unsubscribe
 from uns_topics.codes import Reason
 from uns_topics.contract import Contract
 from uns_topics.encodings import ENCODINGS

@@ -24,7 +24,7 @@ PURE = [
     "broker_bridge/backoff.py",
     "broker_bridge/inbox.py",
     "broker_bridge/outgoing.py",
-    "edge/downloads.py",
+    "broker_bridge/downloads.py",
     "edge/evaluation.py",
     "edge/ingest.py",
     "edge/metrics.py",

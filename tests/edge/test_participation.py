@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from edge.downloads import STALLED_S, Subscribe, Unsubscribe
+from broker_bridge.downloads import STALLED_S, Subscribe, Unsubscribe
 from edge.participation import (
     CheckTemplate,
     Counts,

@@ -1,4 +1,4 @@
-"""What the aggregator owns on the broker: the wanted content of every retained topic, published until acknowledged.
+"""What somebody owns on a broker: the wanted content of every retained topic, published until acknowledged.
 
 `put` and `clear` say what should be there; a task publishes what isn't yet, several messages at a time. A new
 connection republishes everything, so that a broker that lost all heals by itself.
@@ -14,7 +14,7 @@ from typing import Protocol
 
 from broker_bridge.session import PublishRefused, SessionLost
 
-_LOG = logging.getLogger("headgate.aggregator")
+_LOG = logging.getLogger(__name__)
 WINDOW = 8
 """Messages in flight."""
 
@@ -112,7 +112,7 @@ class Publisher:
                 self._wake.clear()
                 while self._up and len(self._in_flight) < WINDOW and (topic := self._next()) is not None:
                     self._in_flight.add(topic)
-                    group.create_task(self._send(topic), name=f"aggregator publish {topic}")
+                    group.create_task(self._send(topic), name=f"publish {topic}")
 
     def _mark(self, topic: str) -> None:
         self._revision += 1

@@ -11,7 +11,7 @@ import pytest
 
 from broker_bridge.outgoing import Done, Outgoing
 from broker_bridge.session import PublishRefused, SessionLost
-from edge.upload import IN_FLIGHT, Upload
+from broker_bridge.upload import IN_FLIGHT, Upload
 from tests.aio import run
 from uns_topics.codes import Code
 from uns_topics.model import Value

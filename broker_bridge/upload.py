@@ -14,7 +14,7 @@ from uns_topics.rounds import Receipt
 from uns_topics.topics import FlTopic, Kind
 from uns_topics.transfers import chunk_of, encode_chunk
 
-log = logging.getLogger("headgate.edge")
+log = logging.getLogger(__name__)
 
 IN_FLIGHT = 8
 """Chunks published and not yet acknowledged at one time."""

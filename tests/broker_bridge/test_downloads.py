@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from edge.downloads import STALLED_S, Downloads, Fetched, IntegrityError, Subscribe, Unsubscribe
+from broker_bridge.downloads import STALLED_S, Downloads, Fetched, IntegrityError, Subscribe, Unsubscribe
 from uns_topics.transfers import KIB, Chunk, TransferManifest, chunk_of, make_manifest
 
 CONTENT = random.Random(3).randbytes(40 * KIB)
