@@ -8,7 +8,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from aggregator import gate, statistics
+from aggregator import gate
 from aggregator.core import Core
 from aggregator.events import BridgeSeen, EvaluationReceived, StatisticsReceived, StatusSeen, UpdateReceived
 from aggregator.fencing import Foreign
@@ -23,6 +23,7 @@ from uns_topics.payloads import read
 from uns_topics.presence import AggregatorStatus, BridgeStatus, ParticipantStatus, Want
 from uns_topics.reports import Evaluation, ModelScores, Statistics, Sums
 from uns_topics.rounds import Receipt
+from uns_topics.scope import statistics_problem
 from uns_topics.topics import FlTopic, Kind, TopicError
 from uns_topics.transfers import TransferManifest, decode_chunk
 
@@ -154,7 +155,7 @@ class Intake:
                 self._on_aggregator(Foreign(envelope.boot, body), not message.retain)
             case ParticipantStatus():
                 self._core.submit(StatusSeen(participant=participant, boot=envelope.boot, status=body))
-                if body.wants:
+                if body.wants and not body.via:  # a bridge fetches what is wanted behind it, and says what it lacks
                     self._on_wants(body.wants)
             case BridgeStatus():
                 online = body.state == "online"
@@ -167,6 +168,8 @@ class Intake:
                         online=online,
                     )
                 )
+                if body.wants:
+                    self._on_wants(body.wants)
             case Statistics():
                 self._on_statistics(participant, body)
             case Evaluation():
@@ -177,7 +180,7 @@ class Intake:
                 pass  # data quality and last update are for people
 
     def _on_statistics(self, participant: str, body: Statistics) -> None:
-        if (wrong := statistics.problem(body, self._contract)) is not None:
+        if (wrong := statistics_problem(body, self._contract)) is not None:
             self.count("statistics", f"{participant}: {wrong}")
             return
         event = StatisticsReceived(participant=participant, generation=body.generation, label_counts=body.label_counts)

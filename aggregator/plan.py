@@ -5,11 +5,11 @@ from __future__ import annotations
 from aggregator.config import AggregatorConfig
 from aggregator.gate import Limits
 from aggregator.state import Rules
-from aggregator.statistics import number_of_classes
 from aggregator.strategies import StrategyError, make_strategy
 from uns_topics.encodings import ENCODINGS
 from uns_topics.envelope import MAX_JSON_BYTES, WIRE_VERSION, Envelope, seal
 from uns_topics.plan import Plan, TemplateManifest
+from uns_topics.scope import number_of_classes
 from uns_topics.standardisation import DEVIATION_TENSOR, MEAN_TENSOR
 from uns_topics.template import Template
 from uns_topics.tensors import Role

@@ -1,7 +1,7 @@
 """Fetching skeletons and models: exact chunk topics, only while something is missing. A pure core.
 
 Nobody subscribes to `down/#`: a link that flaps must not fetch a model again. Chunks that came once are kept over a
-reconnect; what is still missing after ten seconds is asked for in the status (`wants`).
+reconnect; what brings nothing for ten seconds is subscribed to again, and then asked for in the status (`wants`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from uns_topics.topics import FlTopic, Kind
 from uns_topics.transfers import Chunk, TransferManifest
 
 STALLED_S = 10.0
+
+CHUNK_KINDS = {"skeleton": Kind.SKELETON_CHUNK, "model": Kind.MODEL_CHUNK, "delta": Kind.DELTA_CHUNK}
+"""Where the chunks of a transfer down stand, by the transfer's kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +67,7 @@ class Downloads:
             if known.assembly.manifest.chunk_bytes == manifest.chunk_bytes:
                 return []
             effects += self.drop(manifest.id)
-        kind = Kind.SKELETON_CHUNK if manifest.kind == "skeleton" else Kind.MODEL_CHUNK
-        fetch = _Fetch(Assembly(manifest), kind, manifest.version, now + STALLED_S)
+        fetch = _Fetch(Assembly(manifest), CHUNK_KINDS[manifest.kind], manifest.version, now + STALLED_S)
         self._fetches[manifest.id] = fetch
         return [*effects, Subscribe(self._topics(fetch))]
 
@@ -78,10 +80,14 @@ class Downloads:
         """Drop whatever is not among these ids: superseded versions."""
         return [effect for id_ in [i for i in self._fetches if i not in wanted] for effect in self.drop(id_)]
 
-    def on_chunk(self, chunk: Chunk) -> list[Effect]:
+    def on_chunk(self, chunk: Chunk, now: float) -> list[Effect]:
         """A chunk came. Raises: IntegrityError: it is not what the manifest lists; it is asked for again later."""
         fetch = self._fetches.get(chunk.id)
-        if fetch is None or not fetch.assembly.add(chunk) or not fetch.assembly.is_whole:
+        if fetch is None or not fetch.assembly.add(chunk):
+            return []
+        # A slow link is no stalled one: to subscribe again would bring what is on its way a second time.
+        fetch.deadline, fetch.tries = now + STALLED_S, 0
+        if not fetch.assembly.is_whole:
             return []
         done = self._fetches.pop(chunk.id)
         manifest = done.assembly.manifest
@@ -131,4 +137,4 @@ class Downloads:
         return str(FlTopic(self._federation, fetch.kind, version=fetch.version, index=index))
 
 
-__all__ = ["STALLED_S", "Downloads", "Effect", "Fetched", "IntegrityError", "Subscribe", "Unsubscribe"]
+__all__ = ["CHUNK_KINDS", "STALLED_S", "Downloads", "Effect", "Fetched", "IntegrityError", "Subscribe", "Unsubscribe"]

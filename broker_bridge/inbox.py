@@ -78,8 +78,12 @@ class Inbox:
         mine = sorted((o.touched, k) for k, o in self._open.items() if k[0] == participant and k != key)
         for _, oldest in mine[: max(0, len(mine) - OPEN_PER_PARTICIPANT + 1)]:
             del self._open[oldest]  # superseded: its sender repeats the manifest if it still wants it
-        self._open[key] = _Open(Assembly(manifest), now)
-        return []
+        assembly = Assembly(manifest)
+        self._open[key] = _Open(assembly, now)
+        if known is None:
+            return []
+        assembly.adopt(known.assembly)  # smaller chunks of the same bytes: what has arrived need not come again
+        return [Missing(participant, manifest.id, assembly.missing)] if assembly.received else []
 
     def on_chunk(self, participant: str, chunk: Chunk, now: float) -> list[Answer]:
         """A chunk came; the last one makes the transfer whole."""

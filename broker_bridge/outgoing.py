@@ -55,11 +55,18 @@ Effect = Send | Lowered | Done
 
 @dataclass
 class Outgoing:
-    """One transfer up. Call the `on_...` methods and perform what they return; `deadline` is when to call `on_time`."""
+    """One transfer up. Call the `on_...` methods and perform what they return; `deadline` is when to call `on_time`.
+
+    `own`: the manifest is ours to make anew with smaller chunks. One that forwards somebody else's manifest only says
+    that they are too large (`Lowered`), sends nothing more, and goes on with `rechunk`.
+    """
 
     content: bytes = field(repr=False)
     manifest: TransferManifest
+    own: bool = True
     deadline: float = 0.0
+    stuck: bool = False
+    """Another manifest is waited for: chunks of this size don't pass."""
     done: bool = False
     _repeats: int = 0
     _all_missing: int = 0
@@ -83,8 +90,23 @@ class Outgoing:
         """The connection was lost with these chunks unacknowledged: twice the same one means that it is too large."""
         self._in_flight_at_loss.update(in_flight)
         if any(self._in_flight_at_loss[i] >= 2 for i in in_flight):
-            return self._lower(now, unit_random, "the connection ended twice with the same chunk in flight")
+            effects = self._lower(now, unit_random, "the connection ended twice with the same chunk in flight")
+            # Other chunks may have arrived: ask for what is missing instead of sending all of them again.
+            return [Send(e.manifest) if isinstance(e, Send) else e for e in effects]
         return []
+
+    def on_limit(self, chunk_bytes: int, now: float, unit_random: float) -> list[Effect]:
+        """Somebody on the way said that larger chunks don't pass."""
+        if self.done or self.manifest.chunk_bytes <= chunk_bytes:
+            return []
+        return self._lower(now, unit_random, "a bridge on the way named its limit", chunk_bytes)
+
+    def rechunk(self, manifest: TransferManifest, now: float, unit_random: float) -> list[Effect]:
+        """The same bytes under a manifest of other chunks, from whoever may make one."""
+        self.manifest, self.stuck = manifest, False
+        self._all_missing = 0
+        self._in_flight_at_loss.clear()
+        return self.start(now, unit_random)
 
     def give_up(self) -> None:
         """Nobody waits for it any more: a newer update took its place."""
@@ -97,6 +119,8 @@ class Outgoing:
         if receipt.result != "missing":
             self.done = True
             return [Done(receipt.result, receipt.code)]
+        if self.stuck:
+            return []
         chunks = tuple(i for i in receipt.chunks if i < len(self.manifest.chunks))
         self._wait(now, unit_random)
         if len(chunks) == len(self.manifest.chunks):
@@ -110,19 +134,22 @@ class Outgoing:
     def _repeat(self, now: float, unit_random: float) -> list[Effect]:
         self._repeats += 1
         self._wait(now, unit_random)
-        return [] if self.done else [Send(self.manifest)]
+        return [] if self.done or self.stuck else [Send(self.manifest)]
 
     def _wait(self, now: float, unit_random: float) -> None:
         full = min(MAX_REPEAT_S, FIRST_REPEAT_S * 2**self._repeats)
         self.deadline = now + full * (0.75 + 0.5 * unit_random)
 
-    def _lower(self, now: float, unit_random: float, why: str) -> list[Effect]:
+    def _lower(self, now: float, unit_random: float, why: str, size: int | None = None) -> list[Effect]:
         old, m = self.manifest.chunk_bytes, self.manifest
-        new = old // 2
+        new = old // 2 if size is None else size
         if new < MIN_CHUNK_BYTES:
             self.done = True
             detail = f"{why} at {old} bytes a chunk: the broker's message limit is below {MIN_CHUNK_BYTES} bytes"
             return [Done("rejected", Code.OVERSIZED, detail)]
+        if not self.own:
+            self.stuck = True
+            return [Lowered(old, new, why)]
         self.manifest = make_manifest(
             self.content, m.kind, new, base=m.base, round_number=m.round_number, attempt=m.attempt, version=m.version
         )

@@ -63,6 +63,10 @@ class Upload:
         self._put(self.outgoing.on_lost(tuple(self._in_flight), self._clock(), self._rng.random()))
         self._in_flight.clear()
 
+    def on_limit(self, chunk_bytes: int) -> None:
+        """A bridge on the way takes no larger chunks."""
+        self._put(self.outgoing.on_limit(chunk_bytes, self._clock(), self._rng.random()))
+
     def supersede(self) -> None:
         """A newer update took its place: send no more of this one."""
         self.outgoing.give_up()

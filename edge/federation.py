@@ -36,7 +36,7 @@ from uns_topics.envelope import PayloadError
 from uns_topics.model import Value
 from uns_topics.payloads import Writer, read
 from uns_topics.plan import Plan
-from uns_topics.presence import AggregatorStatus, ParticipantState, ParticipantStatus, Variant
+from uns_topics.presence import AggregatorStatus, ParticipantState, ParticipantStatus, Route, Variant
 from uns_topics.reports import LastUpdate
 from uns_topics.rounds import Receipt, RoundAnnouncement, VersionManifest
 from uns_topics.topics import FlTopic, Kind, TopicError, participant_filters
@@ -131,7 +131,7 @@ class Federation:
         await self._link.close((str(self._topic(Kind.STATUS)), self._offline(self._birth), 1, True))
 
     def _topic(self, kind: Kind) -> FlTopic:
-        participant = None if kind.is_down and kind is not Kind.RECEIPT else self._participant
+        participant = self._participant if "{participant}" in kind.path else None
         return FlTopic(self._federation, kind, participant)
 
     def _offline(self, birth: int) -> bytes:
@@ -188,13 +188,13 @@ class Federation:
         if topic.kind in (Kind.SKELETON_CHUNK, Kind.MODEL_CHUNK):
             if not payload or core.plan is None:
                 return []
-            effects = core.on_chunk(decode_chunk(payload, self._max_chunk_bytes()))
+            effects = core.on_chunk(decode_chunk(payload, self._max_chunk_bytes()), now)
             self._time_due.set()
             return effects
         if not payload:
             if topic.kind is Kind.MODEL_CANDIDATE:
                 return core.on_candidate(None, now)
-            return []
+            return core.on_route(None) if topic.kind is Kind.ROUTE else []
         envelope, body = read(topic, payload)
         match body:
             case Plan():
@@ -207,6 +207,10 @@ class Federation:
             case AggregatorStatus():
                 self._meet((envelope.boot, body.birth), body)
                 return core.on_aggregator(body)
+            case Route():
+                if body.chunk_bytes is not None and self._upload is not None:
+                    self._upload.on_limit(body.chunk_bytes)
+                return core.on_route(body)
             case Receipt() if self._upload is not None:
                 self._upload.on_receipt(body)
         return []
@@ -378,7 +382,8 @@ class Federation:
         session = self._link.session
         if session is not None and session.max_packet_bytes is not None:
             size = min(size, session.max_packet_bytes - WRAPPING_BYTES)
-        return size
+        route = self.core.route
+        return size if route is None or route.chunk_bytes is None else min(size, route.chunk_bytes)
 
     # Publishing ------------------------------------------------------------------------------------------------------
 

@@ -30,15 +30,6 @@ MAX_ROUTES = 100_000
 OUTPUT_SEGMENT = "/_inference/"
 """What we publish ourselves beneath an instance; a wide wildcard must not feed it back."""
 
-PROBLEMS = frozenset(
-    {
-        "bad-quality", "bad-timestamp", "duplicate", "extra-row", "future", "incomplete", "late", "no-key", "no-label",
-        "no-timestamp", "not-finite", "oversized", "pending-overflow", "retained", "run-cut", "too-many-instances",
-        "undecodable", "unknown-context", "unknown-split", "unmapped-code", "wrong-type",
-    }
-)  # fmt: skip
-"""Every code that is counted; permanent, because data-quality reports carry them."""
-
 
 @dataclass(frozen=True, slots=True)
 class SampleReady:
@@ -154,7 +145,7 @@ class Ingest:
 
     Attributes:
         filters: MQTT filters to subscribe to.
-        counters: how often each of `PROBLEMS` happened. messages: all that a source covers.
+        counters: how often each `DataProblem` happened. messages: all that a source covers.
     """
 
     def __init__(self, bound_map: BoundMap, contract: Contract) -> None:

@@ -14,7 +14,7 @@ from uns_topics.codes import Reason
 from uns_topics.contract import Contract
 from uns_topics.encodings import ENCODINGS
 from uns_topics.plan import Plan
-from uns_topics.presence import AggregatorStatus, ParticipantState, ParticipantStatus, Serves, Variant, Want
+from uns_topics.presence import AggregatorStatus, ParticipantState, ParticipantStatus, Route, Serves, Variant, Want
 from uns_topics.rounds import RoundAnnouncement, VersionManifest
 from uns_topics.transfers import Chunk, TransferManifest
 
@@ -138,6 +138,8 @@ class Participation:
         self.data_reason: Reason | None = None
         """The data-quality gate's word; None where it passes."""
         self.paused = False
+        self.route: Route | None = None
+        """The bridges between this participant and its aggregator; None where there are none."""
         self._current: VersionManifest | None = None
         self._candidate: VersionManifest | None = None
         self._said_current: VersionManifest | None = None
@@ -164,6 +166,11 @@ class Participation:
             self._epoch = status.epoch
             self.aggregator = status
         return []
+
+    def on_route(self, route: Route | None) -> list[Effect]:
+        """`down/to/<participant>/via` came; None where it was cleared."""
+        changed, self.route = self.route != route, route
+        return [PublishStatus()] if changed else []
 
     def on_disconnected(self) -> None:
         """What is said in the next session may be another aggregator's."""
@@ -243,9 +250,9 @@ class Participation:
         self._candidate = manifest
         return self._follow_versions(now)
 
-    def on_chunk(self, chunk: Chunk) -> list[Effect]:
+    def on_chunk(self, chunk: Chunk, now: float) -> list[Effect]:
         """A chunk of something that is being fetched. Raises: IntegrityError."""
-        return self._fetched(self.downloads.on_chunk(chunk))
+        return self._fetched(self.downloads.on_chunk(chunk, now))
 
     def on_verified(self, manifest: VersionManifest, problem: str | None, now: float) -> list[Effect]:
         """The answer to `VerifyVersion`."""
@@ -349,6 +356,7 @@ class Participation:
             can_train=can_train,
             encodings=tuple(ENCODINGS),
             wants=self._wants(),
+            via=self.route.bridges if self.route is not None else (),
             reason=reason,
         )
 
@@ -435,7 +443,9 @@ class Participation:
         return [Train(announcement), PublishStatus()]
 
     def _fetch(self, manifest: TransferManifest, now: float) -> list[Effect]:
-        return self._fetched(self.downloads.want(manifest, now))
+        """Fetch a transfer; what is fetched is part of the status where bridges are on the way."""
+        effects = self._fetched(self.downloads.want(manifest, now))
+        return [*effects, PublishStatus()] if effects and self.route is not None else effects
 
     def _fetched(self, effects: Sequence[Subscribe | Unsubscribe | Fetched]) -> list[Effect]:
         """Pass subscriptions on; turn whole transfers into checks."""
@@ -454,7 +464,8 @@ class Participation:
         return out
 
     def _wants(self) -> tuple[Want, ...]:
-        stalled = self.downloads.stalled
+        """What the broker doesn't have: it stalls, or a bridge fetches full models only where they are wanted."""
+        stalled = self.downloads.stalled if self.route is None else self.downloads.active
         sources = (
             (Want.SKELETON, self.plan.template.skeleton if self.plan else None),
             (Want.CURRENT, self._current.full if self._current else None),

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from uns_topics.codes import DataProblem
 from uns_topics.contract import Contract
 from uns_topics.reports import DataQuality, FeatureQuality
 
@@ -119,5 +120,5 @@ class QualityCounters:
             samples=samples,
             matured=matured,
             features=self.features,
-            problems={code: count for code, count in sorted(problems.items()) if count > 0},
+            problems={DataProblem(code): count for code, count in sorted(problems.items()) if count > 0},
         )

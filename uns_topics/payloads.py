@@ -5,7 +5,7 @@ from __future__ import annotations
 from uns_topics.envelope import Envelope, PayloadError, seal, unseal
 from uns_topics.model import Value
 from uns_topics.plan import Plan
-from uns_topics.presence import AggregatorStatus, BridgeStatus, ParticipantStatus
+from uns_topics.presence import AggregatorStatus, BridgeStatus, ParticipantStatus, Route
 from uns_topics.reports import DataQuality, Evaluation, LastUpdate, Statistics
 from uns_topics.rounds import History, Receipt, RoundAnnouncement, VersionManifest
 from uns_topics.topics import FlTopic, Kind
@@ -19,6 +19,7 @@ PAYLOADS: dict[Kind, type[Value]] = {
     Kind.MODEL_CANDIDATE: VersionManifest,
     Kind.HISTORY: History,
     Kind.RECEIPT: Receipt,
+    Kind.ROUTE: Route,
     Kind.STATUS: ParticipantStatus,
     Kind.VIA: BridgeStatus,
     Kind.STATISTICS: Statistics,
@@ -61,4 +62,6 @@ def read(topic: FlTopic, payload: bytes) -> tuple[Envelope, Value]:
     speaks_for_itself = topic.participant is not None and not topic.kind.is_down and topic.kind is not Kind.VIA
     if speaks_for_itself and envelope.sender != topic.participant:
         raise PayloadError(f"sender {envelope.sender} on a topic of {topic.participant}")
+    if topic.kind is Kind.VIA and envelope.sender != topic.bridge:
+        raise PayloadError(f"sender {envelope.sender} on a topic of bridge {topic.bridge}")
     return envelope, body

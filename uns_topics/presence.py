@@ -85,7 +85,24 @@ class ParticipantStatus(Value):
 
 
 class BridgeStatus(Value):
-    """`up/<participant>/via/<bridge>`, retained: presence of a bridge on the way; also its will."""
+    """`up/<participant>/via/<bridge>`, retained, repeated as heartbeat: presence of a bridge; also its will.
+
+    Offline says that nothing of this participant passes: the bridge, the plant's broker or the plant's permission is
+    away.
+    """
 
     birth: int = Field(ge=1)
     state: Literal["online", "offline"]
+    wants: tuple[Want, ...] = Field(default=(), max_length=4, description="what it could not get from the next broker")
+
+
+class Route(Value):
+    """`down/to/<participant>/via`, retained: the bridges between this broker and the aggregator, nearest first.
+
+    Each bridge says it on its plant's side: itself, then what the next broker's copy says.
+    """
+
+    bridges: tuple[Slug, ...] = Field(min_length=1, max_length=8)
+    chunk_bytes: int | None = Field(
+        default=None, ge=1, le=2**30, description="larger chunks don't pass on the way up; None: no limit is known"
+    )

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from uns_topics.codes import Code
+from uns_topics.codes import Code, DataProblem
 from uns_topics.contract import Metric
 from uns_topics.model import Count, Identifier, Sha256, TransferId, Value, Version
 from uns_topics.standardisation import Moments
@@ -125,7 +125,7 @@ class DataQuality(Value):
     samples: Count
     matured: Count
     features: tuple[FeatureQuality, ...] = Field(max_length=1000)
-    problems: dict[Annotated[str, Field(pattern=r"^[a-z-]{1,40}$")], Count] = Field(default_factory=dict, max_length=64)
+    problems: dict[DataProblem, Count] = Field(default_factory=dict)
 
 
 class LastUpdate(Value):

@@ -41,6 +41,7 @@ class Kind(Enum):
     DELTA_CHUNK = ("down/delta/{version}/{index}", True, "binary")
     HISTORY = ("down/history", True, "json")
     RECEIPT = ("down/receipt/{participant}", False, "json")
+    ROUTE = ("down/to/{participant}/via", True, "json")
     STATUS = ("up/{participant}/status", True, "json")
     VIA = ("up/{participant}/via/{bridge}", True, "json")
     STATISTICS = ("up/{participant}/statistics", True, "json")
@@ -116,12 +117,17 @@ class FlTopic:
         raise TopicError(f"{text[:200]!r} is no topic of the fl tree")
 
 
+SHARED = (Kind.AGGREGATOR_STATUS, Kind.PLAN, Kind.ROUND, Kind.MODEL_CURRENT, Kind.MODEL_CANDIDATE)
+"""What every participant of a federation reads."""
+OWN = (Kind.RECEIPT, Kind.ROUTE)
+"""What is said to one participant alone."""
+
+
 def participant_filters(federation: str, participant: str) -> tuple[str, ...]:
     """What a participant subscribes to: exact topics only, so that it never fetches a model it did not ask for."""
-    shared = (Kind.AGGREGATOR_STATUS, Kind.PLAN, Kind.ROUND, Kind.MODEL_CURRENT, Kind.MODEL_CANDIDATE)
     return (
-        *(str(FlTopic(federation, kind)) for kind in shared),
-        str(FlTopic(federation, Kind.RECEIPT, participant=participant)),
+        *(str(FlTopic(federation, kind)) for kind in SHARED),
+        *(str(FlTopic(federation, kind, participant=participant)) for kind in OWN),
     )
 
 

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from uns_topics.encodings import EncodingError, encoding
 from uns_topics.envelope import PayloadError, describe
-from uns_topics.model import Count, Identifier, Sha256, Slug, Value
+from uns_topics.model import Count, Sha256, Slug, Value
 from uns_topics.tensors import Role, TensorTable, Vector
 
 UPDATE_VERSION: Literal[1] = 1
@@ -24,6 +24,10 @@ MAX_HEADER_BYTES = 8 * 1024
 _ALIGNMENT = 64
 _FIXARRAY_3 = 0x93
 _BIN32 = 0xC6
+
+
+Metric = Literal["loss"]
+"""What a participant says of its training. A closed list: a name of its own choice could say anything."""
 
 
 class TensorGroup(Value):
@@ -48,7 +52,7 @@ class UpdateHeader(Value):
     num_examples: Count
     num_steps: Count
     contributors: int = Field(default=1, ge=1, le=100_000)
-    metrics: dict[Identifier, float] = Field(default_factory=dict, max_length=16)
+    metrics: dict[Metric, float] = Field(default_factory=dict)
     compression: Literal["none"] = "none"
     groups: tuple[TensorGroup, ...] = Field(min_length=1, max_length=3)
 
@@ -108,6 +112,14 @@ def decode_update(raw: bytes, max_bytes: int) -> Update:
     if marker != _BIN32 or length != len(body) or declared != length:
         raise PayloadError(f"a body of {len(body)} bytes where its header declares {declared}")
     return Update(header, body)
+
+
+def is_canonical(raw: bytes, update: Update) -> bool:
+    """Whether the bytes are those that `encode_update` makes of what was read from them.
+
+    msgpack has several ways to write one value and takes a key that stands twice: all others could carry something.
+    """
+    return encode_update(update.header, bytes(update.body)) == raw
 
 
 def pack_groups(delta: Vector, table: TensorTable, weight_encoding: str) -> tuple[tuple[TensorGroup, ...], bytes]:

@@ -14,8 +14,8 @@ MANIFEST = make_manifest(CONTENT, "model", 16 * KIB, version=7)
 TOPICS = tuple(f"fl/v1/f/down/model/7/{i}" for i in range(3))
 
 
-def feed(downloads: Downloads, *indices: int, manifest: TransferManifest = MANIFEST) -> list[object]:
-    return [effect for i in indices for effect in downloads.on_chunk(chunk_of(CONTENT, manifest, i))]
+def feed(downloads: Downloads, *indices: int, manifest: TransferManifest = MANIFEST, now: float = 0.0) -> list[object]:
+    return [effect for i in indices for effect in downloads.on_chunk(chunk_of(CONTENT, manifest, i), now)]
 
 
 def test_it_subscribes_to_exact_topics_and_leaves_them_when_it_is_whole() -> None:
@@ -60,8 +60,8 @@ def test_a_changed_chunk_is_refused_and_the_right_one_still_counts() -> None:
     good = chunk_of(CONTENT, MANIFEST, 0)
     for bad in (Chunk(good.id, 0, 3, good.body[:-1]), Chunk(good.id, 0, 3, bytes(len(good.body)))):
         with pytest.raises(IntegrityError):
-            downloads.on_chunk(bad)
-    assert downloads.on_chunk(Chunk("0" * 16, 0, 3, good.body)) == []  # nobody asked for that
+            downloads.on_chunk(bad, 0.0)
+    assert downloads.on_chunk(Chunk("0" * 16, 0, 3, good.body), 0.0) == []  # nobody asked for that
     assert isinstance(feed(downloads, 0, 1, 2)[-1], Fetched)
 
 
@@ -86,3 +86,20 @@ def test_superseded_versions_are_dropped() -> None:
     assert downloads.only({other.id}) == [Unsubscribe(TOPICS[1:])]
     assert downloads.active == {other.id}
     assert feed(downloads, 1, 2) == []
+
+
+def test_a_slow_link_is_no_stalled_one() -> None:
+    downloads = Downloads("f")
+    downloads.want(MANIFEST, 0.0)
+    feed(downloads, 0, now=STALLED_S - 1)
+    assert downloads.deadline == 2 * STALLED_S - 1
+    assert downloads.on_time(STALLED_S) == []
+    assert downloads.on_time(2 * STALLED_S - 1) != []
+    assert downloads.stalled == {MANIFEST.id}
+    feed(downloads, 1, now=2 * STALLED_S)
+    assert downloads.stalled == frozenset()
+
+
+def test_a_delta_has_its_own_topics() -> None:
+    delta = make_manifest(CONTENT, "delta", 40 * KIB, version=8)
+    assert Downloads("f").want(delta, 0.0) == [Subscribe(("fl/v1/f/down/delta/8/0",))]

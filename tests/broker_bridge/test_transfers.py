@@ -99,6 +99,69 @@ def test_two_losses_with_the_same_chunk_in_flight_halve_the_chunks() -> None:
     assert isinstance(out.on_lost((1,), 2.0, 0.5)[0], Lowered)
 
 
+def test_smaller_chunks_of_the_same_bytes_bring_only_what_is_missing() -> None:
+    """A link that flaps meets the same chunk twice: what has arrived in large chunks isn't sent again in small ones."""
+    out, inbox = outgoing(chunk_bytes=32 * KIB), Inbox(10**6)
+    (send,) = out.start(0.0, 0.5)
+    deliver(inbox, out, send, 0.0, lost={1, 3})
+    out.on_lost((1,), 1.0, 0.5)
+    lowered, ask = out.on_lost((1,), 2.0, 0.5)
+    assert isinstance(lowered, Lowered)
+    assert ask == Send(out.manifest)  # a question, no chunks
+    (missing,) = deliver(inbox, out, ask, 2.0)
+    assert missing == Missing("berlin", out.manifest.id, (2, 3, 6))  # halves of chunk 1, and what is left of 3
+    (again,) = out.on_receipt(Receipt(id=out.manifest.id, result="missing", chunks=missing.chunks), 2.1, 0.5)
+    (whole,) = deliver(inbox, out, again, 2.2)
+    assert isinstance(whole, Whole)
+    assert whole.content == CONTENT
+
+
+@pytest.mark.parametrize("new", [15 * KIB, 16 * KIB, 20 * KIB, 48 * KIB, 64 * KIB, 100 * KIB])
+def test_whatever_the_new_size_only_whole_and_right_pieces_are_kept(new: int) -> None:
+    inbox, old = Inbox(10**6), make_manifest(CONTENT, "update", 16 * KIB)
+    inbox.on_manifest("berlin", old, 0.0)
+    for index in (0, 1, 2, 4, 5):
+        inbox.on_chunk("berlin", chunk_of(CONTENT, old, index), 0.0)
+    manifest = make_manifest(CONTENT, "update", new)
+    answers = inbox.on_manifest("berlin", manifest, 1.0)
+    runs = ((0, 48 * KIB), (64 * KIB, 96 * KIB)) if new != 16 * KIB else ()
+    spans = [(i * new, min(i * new + new, len(CONTENT))) for i in range(len(manifest.chunks))]
+    lacking = tuple(i for i, (a, b) in enumerate(spans) if not any(x <= a and b <= y for x, y in runs))
+    if new == 16 * KIB:  # the same chunking: the question what is missing
+        lacking = (3, 6)
+    assert answers == ([Missing("berlin", old.id, lacking)] if len(lacking) < len(spans) else [])
+    for index in lacking:
+        answers = inbox.on_chunk("berlin", chunk_of(CONTENT, manifest, index), 2.0)
+    (whole,) = answers
+    assert isinstance(whole, Whole)
+    assert whole.content == CONTENT
+
+
+def test_who_forwards_a_manifest_waits_for_another_one() -> None:
+    out = Outgoing(CONTENT, make_manifest(CONTENT, "update", 64 * KIB), own=False)
+    out.start(0.0, 0.5)
+    out.on_lost((0,), 1.0, 0.5)
+    assert out.on_lost((0,), 2.0, 0.5) == [
+        Lowered(64 * KIB, 32 * KIB, "the connection ended twice with the same chunk in flight")
+    ]
+    assert out.on_connected(3.0, 0.5) == []
+    assert out.on_time(1000.0, 0.5) == []
+    assert out.on_receipt(Receipt(id=out.manifest.id, result="missing", chunks=(0, 1)), 1001.0, 0.5) == []
+    smaller = make_manifest(CONTENT, "update", 32 * KIB)
+    assert out.rechunk(smaller, 1002.0, 0.5) == [Send(smaller, (0, 1, 2, 3))]
+    assert out.on_receipt(Receipt(id=smaller.id, result="accepted"), 1003.0, 0.5) == [Done("accepted", None)]
+
+
+def test_a_limit_that_a_bridge_names_is_taken_at_once() -> None:
+    out = outgoing(chunk_bytes=64 * KIB)
+    out.start(0.0, 0.5)
+    assert out.on_limit(64 * KIB, 1.0, 0.5) == []
+    lowered, send = out.on_limit(20 * KIB, 1.0, 0.5)
+    assert lowered == Lowered(64 * KIB, 20 * KIB, "a bridge on the way named its limit")
+    assert isinstance(send, Send)
+    assert (send.manifest.chunk_bytes, send.chunks) == (20 * KIB, (0, 1, 2, 3, 4))
+
+
 def test_below_the_smallest_chunk_it_is_an_error_for_people() -> None:
     out = outgoing(chunk_bytes=MIN_CHUNK_BYTES)
     out.start(0.0, 0.5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from uns_topics.codes import Code, Reason
+from uns_topics.codes import Code, DataProblem, Reason
 from uns_topics.contract import Contract, Metric
 from uns_topics.envelope import Envelope, seal
 from uns_topics.model import Value
@@ -14,6 +14,7 @@ from uns_topics.presence import (
     BridgeStatus,
     ParticipantState,
     ParticipantStatus,
+    Route,
     Serves,
     Variant,
     Want,
@@ -173,6 +174,7 @@ BODIES: dict[Kind, Value] = {
         reason=Reason.FETCHING_MODEL,
     ),
     Kind.VIA: BridgeStatus(birth=1, state="online"),
+    Kind.ROUTE: Route(bridges=("dmz", "enterprise"), chunk_bytes=15 * KIB),
     Kind.STATISTICS: Statistics(
         generation=1,
         rows=720,
@@ -192,7 +194,7 @@ BODIES: dict[Kind, Value] = {
         samples=1200,
         matured=1150,
         features=(FeatureQuality(feature="humidity", missing=1.0, out_of_range=0.0),),
-        problems={"bad-quality": 6},
+        problems={DataProblem.BAD_QUALITY: 6},
     ),
     Kind.LAST_UPDATE: LastUpdate(
         id=UPDATE_MANIFEST.id,

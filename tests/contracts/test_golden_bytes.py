@@ -35,7 +35,7 @@ def test_every_json_topic_has_an_example() -> None:
 
 @pytest.mark.parametrize("kind", sorted(BODIES, key=lambda kind: kind.name))
 def test_a_golden_message_reads_back(kind: Kind) -> None:
-    names = {"participant": "berlin", "bridge": "dmz", "transfer": UPDATE_MANIFEST.id}
+    names = {"participant": "berlin", "bridge": "berlin", "transfer": UPDATE_MANIFEST.id}
     needed = {name: value for name, value in names.items() if f"{{{name}}}" in kind.path}
     envelope, body = read(FlTopic("solder-defect", kind, **needed), (GOLDEN / f"{kind.name.lower()}.json").read_bytes())
     assert (envelope.sender, envelope.boot, envelope.sequence) == ("berlin", "0a1b2c3d", 7)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge import ingest as ingest_module
-from edge.ingest import PROBLEMS, Effect, Ingest, LabelSet, Problem, RunEnded, SampleReady
+from edge.ingest import Effect, Ingest, LabelSet, Problem, RunEnded, SampleReady
 from edge.signal_map import SignalMap, bind
 from tests.edge.examples import (
     engine_contract,
@@ -22,6 +22,7 @@ from tests.edge.examples import (
     solder_map,
     umh,
 )
+from uns_topics.codes import DataProblem
 
 LINE = "Werk Süd/smt/Linie 3 (grün)"
 NOW = 10_000.0
@@ -332,5 +333,5 @@ def test_no_message_raises_and_every_reason_is_declared() -> None:
             effects = feed(ingest, topic, raw, retain=random_.random() < 0.1)
             seen += sum(isinstance(effect, Problem) for effect in effects)
             assert all(isinstance(effect, Problem | SampleReady | LabelSet | RunEnded) for effect in effects)
-        assert set(ingest.counters) <= PROBLEMS
+        assert set(ingest.counters) <= set(DataProblem)
     assert seen > 1000

@@ -139,7 +139,7 @@ class Edge:
 
     def deliver(self, content: bytes, manifest) -> None:  # type: ignore[no-untyped-def]
         for index in range(len(manifest.chunks)):
-            self.do(self.core.on_chunk(chunk_of(content, manifest, index)))
+            self.do(self.core.on_chunk(chunk_of(content, manifest, index), 0.0))
 
     def of(self, kind: type) -> list[Effect]:
         return [effect for effect in self.log if isinstance(effect, kind)]
@@ -320,7 +320,7 @@ def test_a_reconnect_asks_only_for_what_is_missing() -> None:
     edge = Edge()
     edge.do(edge.core.on_plan(plan(), 0.0))
     manifest = plan().template.skeleton
-    edge.do(edge.core.on_chunk(chunk_of(TEMPLATE.skeleton, manifest, 0)))
+    edge.do(edge.core.on_chunk(chunk_of(TEMPLATE.skeleton, manifest, 0), 0.0))
     (subscribe,) = edge.do(edge.core.on_connected(1.0))
     assert isinstance(subscribe, Subscribe)
     assert [t.rpartition("/")[2] for t in subscribe.topics] == [str(i) for i in range(1, len(manifest.chunks))]
@@ -385,7 +385,7 @@ def test_a_refused_version_does_not_stand_in_the_way_of_the_right_one() -> None:
     edge.do(edge.core.on_candidate(made_up, edge.now))
     effects: list[Effect] = []
     for index in range(len(made_up.full.chunks)):
-        effects += edge.core.on_chunk(chunk_of(vector_bytes(vector(77)), made_up.full, index))
+        effects += edge.core.on_chunk(chunk_of(vector_bytes(vector(77)), made_up.full, index), 0.0)
     (check,) = [e for e in effects if isinstance(e, VerifyVersion)]
     edge.do(edge.core.on_candidate(version(2), edge.now))  # while the other one is being checked
     edge.do(edge.core.on_verified(check.manifest, "other outputs", edge.now))

@@ -17,6 +17,7 @@ from uns_topics.update import (
     UpdateHeader,
     decode_update,
     encode_update,
+    is_canonical,
     max_update_bytes,
     pack_groups,
     unpack_groups,
@@ -138,3 +139,19 @@ def test_mutated_updates_are_read_or_refused(noise: bytes, at: int) -> None:
     raw[at : at + len(noise)] = noise
     with contextlib.suppress(ValueError):
         unpack_groups(decode_update(bytes(raw), 10_000), TABLE)
+
+
+def test_only_one_way_to_write_an_update_is_canonical() -> None:
+    raw = update()
+    assert is_canonical(raw, decode_update(raw, 10_000))
+
+
+def test_a_key_that_stands_twice_reads_but_is_not_canonical() -> None:
+    groups, body = pack_groups(DELTA, TABLE, "f32")
+    fields = header(groups).model_dump(mode="python")
+    pairs = [("participant", "row 4711: 1.5, 2.5"), *fields.items()]  # the last one wins in msgpack
+    head = bytes([0xDE]) + len(pairs).to_bytes(2, "big") + b"".join(msgpack.packb(x) for pair in pairs for x in pair)
+    raw = b"\x93" + head + b"\xc4\x00" + b"\xc6" + len(body).to_bytes(4, "big") + body
+    read = decode_update(raw, 10_000)
+    assert read.header.participant == "berlin"
+    assert not is_canonical(raw, read)
