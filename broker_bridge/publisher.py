@@ -170,7 +170,7 @@ class Publisher:
         if topic in self._chunks:
             self._too_large(str(error))
         else:
-            _LOG.error("the broker refused %s: %s", topic, error)
+            _LOG.error("%s wasn't published: %s", topic, error)
 
     def _too_large(self, why: str) -> None:
         """No chunk of this size is sent any more: each would cost the connection once again."""

@@ -12,7 +12,7 @@ from broker_bridge.session import PublishRefused, SessionLost
 from uns_topics.model import Value
 from uns_topics.rounds import Receipt
 from uns_topics.topics import FlTopic, Kind
-from uns_topics.transfers import chunk_of, encode_chunk
+from uns_topics.transfers import TransferManifest, chunk_of, encode_chunk
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,9 @@ PublishBytes = Callable[[FlTopic, bytes], Awaitable[None]]
 class Upload:
     """Sends one transfer until its receipt. Receipts and connection changes are handed in; `result` waits for the end.
 
-    Args: topic: a topic of this participant; its federation and participant are used.
+    Args:
+        topic: a topic of this participant; its federation and participant are used.
+        on_lowered: hears that chunks of this size don't pass.
     """
 
     def __init__(
@@ -37,8 +39,10 @@ class Upload:
         publish_bytes: PublishBytes,
         clock: Callable[[], float],
         rng: random.Random,
+        on_lowered: Callable[[Lowered], None] = lambda _: None,
     ) -> None:
         self.outgoing = outgoing
+        self._on_lowered = on_lowered
         self._topic = topic
         self._publish_json = publish_json
         self._publish_bytes = publish_bytes
@@ -67,6 +71,10 @@ class Upload:
         """A bridge on the way takes no larger chunks."""
         self._put(self.outgoing.on_limit(chunk_bytes, self._clock(), self._rng.random()))
 
+    def rechunk(self, manifest: TransferManifest) -> None:
+        """Whoever may make manifests made one with other chunks of the same bytes."""
+        self._put(self.outgoing.rechunk(manifest, self._clock(), self._rng.random()))
+
     def supersede(self) -> None:
         """A newer update took its place: send no more of this one."""
         self.outgoing.give_up()
@@ -86,6 +94,7 @@ class Upload:
                 return effect
             if isinstance(effect, Lowered):
                 log.warning("chunks lowered from %d to %d bytes: %s", effect.old, effect.new, effect.why)
+                self._on_lowered(effect)
             elif self._connected:
                 await self._send(effect)
 

@@ -134,3 +134,16 @@ def participant_filters(federation: str, participant: str) -> tuple[str, ...]:
 def aggregator_filters(federation: str) -> tuple[str, ...]:
     """What the aggregator subscribes to: the whole `up` branch, and its own status (to notice another aggregator)."""
     return (f"{ROOT}/{federation}/up/#", str(FlTopic(federation, Kind.AGGREGATOR_STATUS)))
+
+
+def everything_of(federation: str, participant: str) -> str:
+    """The filter of all that is said under a participant's name."""
+    return f"{ROOT}/{federation}/up/{participant}/#"
+
+
+def owner_of(text: str) -> tuple[str, str] | None:
+    """Federation and participant under whose name a topic stands, whether or not it is a declared one."""
+    parts = text.split("/", 5)  # fl, v1, federation, up, participant, the rest
+    if len(parts) < 6 or not text.startswith(f"{ROOT}/") or parts[3] != "up":
+        return None
+    return parts[2], parts[4]

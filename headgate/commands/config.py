@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from headgate.exits import Exit
 from headgate.parsers import Subparsers, add_command
 
-KINDS = ("edge", "aggregator", "contract", "signal-map")
+KINDS = ("edge", "aggregator", "bridge", "export-policy", "contract", "signal-map")
 
 
 def register(subparsers: Subparsers) -> None:
@@ -48,6 +48,14 @@ def _model(kind: str) -> type[BaseModel]:
         from aggregator.config import AggregatorConfig
 
         return AggregatorConfig
+    if kind == "bridge":
+        from broker_bridge.bridge.config import BridgeConfig
+
+        return BridgeConfig
+    if kind == "export-policy":
+        from broker_bridge.bridge.policy import ExportPolicy
+
+        return ExportPolicy
     if kind == "contract":
         from uns_topics.contract import Contract
 

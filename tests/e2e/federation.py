@@ -98,6 +98,8 @@ class Federation:
     services: dict[str, Service] = field(default_factory=dict)
     session: Session | None = None
     view: View = field(default_factory=lambda: View(FEDERATION, "score", time.monotonic()))
+    plants: dict[str, Session] = field(default_factory=dict)
+    """Sessions with plants' own brokers, by participant; without one its tags are on the federation's broker."""
     boards: dict[str, int] = field(default_factory=dict)
     messages: list[Message] = field(default_factory=list)
     listener: Callable[[Message], None] | None = None
@@ -163,7 +165,8 @@ class Federation:
 
     async def publish_boards(self, participant: str, count: int) -> None:
         """Boards and their verdicts: every tenth has too much paste and a bridge."""
-        assert self.session is not None
+        session = self.plants.get(participant, self.session)
+        assert session is not None
         first = self.boards.get(participant, 0)
         own = sum(participant.encode()) % 40 / 8  # plants with the very same boards would be refused as copies
         sends = []
@@ -175,9 +178,14 @@ class Federation:
             aoi = {"timestamp_ms": stamp + 5000, "board": f"B{index}", "verdict": "BRIDGE" if is_bad else "OK"}
             for leaf, body in (("spi", spi), ("aoi", aoi)):
                 topic = f"acme/{participant}/smt/line1/{leaf}"
-                sends.append(self.session.publish(topic, json.dumps(body).encode()))
+                sends.append(session.publish(topic, json.dumps(body).encode()))
         self.boards[participant] = first + count
         await asyncio.gather(*sends)
+
+    def on_plant_message(self, message: Message) -> None:
+        """A message on a plant's own broker."""
+        self.messages.append(message)
+        self._changed.set()
 
     def on_message(self, message: Message) -> None:
         self.messages.append(message)

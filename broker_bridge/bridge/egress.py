@@ -1,0 +1,141 @@
+"""The one door out: every message that goes up passes here, and is on record before it is published.
+
+Four things are checked in this order for each single message, whoever sends it: the plant's pause switches, a line of
+the export policy, the day's budget, and that the record could be written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+
+from broker_bridge.bridge.inspection import Why
+from broker_bridge.bridge.policy import EXPORTS, Budget, Export, ExportPolicy
+from broker_bridge.session import PublishRefused, SessionLost
+from uns_topics.topics import FlTopic
+
+
+class NothingLeaves(SessionLost):
+    """Nothing leaves now: the plant has paused the bridge, or the record can't be written. It is tried again later."""
+
+
+class NotAllowed(PublishRefused):
+    """This message doesn't leave: no line of the policy allows it, or today's budget is spent."""
+
+    def __init__(self, why: Why, sentence: str) -> None:
+        super().__init__(sentence)
+        self.why = why
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """The transfer that a manifest or chunk belongs to."""
+
+    sha256: str
+    raw: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """A message that is about to leave."""
+
+    topic: FlTopic
+    export: Export
+    payload: bytes = field(repr=False)
+    line: str
+    whole: Whole | None = None
+
+
+class RecordError(Exception):
+    """The record of what left can't be written; the text says why and what to do."""
+
+
+Record = Callable[[Sequence[Leaving]], None]
+"""Writes to the record, durable when it returns. Raises: RecordError."""
+Publish = Callable[[], Awaitable[None]]
+
+
+class Egress:
+    """The door, shared by all uplinks of a bridge.
+
+    Args:
+        record: writes what is about to leave.
+        disk: the thread that it is called in.
+        paused: why nothing may leave now, or None; asked for each message.
+        today: the day as `YYYY-MM-DD` (UTC).
+    """
+
+    def __init__(
+        self,
+        policy: ExportPolicy,
+        budget: Budget,
+        record: Record,
+        disk: Executor,
+        paused: Callable[[], str | None],
+        today: Callable[[], str],
+    ) -> None:
+        self._policy = policy
+        self._record = record
+        self._disk = disk
+        self._paused = paused
+        self._today = today
+        self.budget = budget
+        self.messages: Counter[tuple[str, str, Export]] = Counter()
+        """Messages that left, by federation, participant and kind."""
+        self.bytes: Counter[tuple[str, str, Export]] = Counter()
+        """Payload bytes that left, alike."""
+        self.problem: str | None = None
+        """Why the record can't be written; None where it can."""
+
+    def lasts(self, payload_bytes: int, messages: int) -> bool:
+        """Whether today's budget lasts for this much."""
+        return self.budget.lasts(self._today(), payload_bytes, messages)
+
+    async def leave(
+        self, topic: FlTopic, payload: bytes, publish: Publish, *, whole: Whole | None = None, presence: bool = False
+    ) -> None:
+        """Let one message out.
+
+        Args: presence: the bridge's own sign that it is paused, which a pause doesn't stop.
+
+        Raises: NothingLeaves, NotAllowed; what `publish` raises.
+        """
+        leaving = self._check(topic, payload, whole, presence)
+        await asyncio.get_running_loop().run_in_executor(self._disk, self.write, leaving)
+        if not presence:
+            self._check_pause()  # somebody may have switched while the disk was busy
+        await publish()
+        key = (topic.federation, topic.participant or "", leaving.export)
+        self.messages[key] += 1
+        self.bytes[key] += len(payload)
+
+    def enter(self, topic: FlTopic, payload: bytes) -> None:
+        """Record a will, which leaves with the connection. Raises: NotAllowed, NothingLeaves."""
+        self.write(self._check(topic, payload, None, presence=True))
+
+    def write(self, leaving: Leaving) -> None:
+        """Put it on record. Raises: NothingLeaves."""
+        try:
+            self._record([leaving])
+        except RecordError as error:
+            self.problem = str(error)
+            raise NothingLeaves(f"nothing leaves while what leaves can't be recorded: {error}") from None
+        self.problem = None
+
+    def _check(self, topic: FlTopic, payload: bytes, whole: Whole | None, presence: bool) -> Leaving:
+        if not presence:
+            self._check_pause()
+        export = EXPORTS.get(topic.kind)
+        line = self._policy.line(topic.federation, topic.participant or "", export) if export is not None else None
+        if export is None or line is None:
+            raise NotAllowed(Why.POLICY, f"no line of the export policy allows {topic.kind.path}")
+        if not self.budget.spend(self._today(), len(payload)):
+            raise NotAllowed(Why.BUDGET, "today's budget is spent")
+        return Leaving(topic, export, payload, line, whole)
+
+    def _check_pause(self) -> None:
+        if (reason := self._paused()) is not None:
+            raise NothingLeaves(f"paused by the plant: {reason}")

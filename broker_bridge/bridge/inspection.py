@@ -1,0 +1,176 @@
+"""What may pass upwards: every byte of it is a declared field or a tensor element. Pure.
+
+A message that passes is written anew from what was read, so nothing hides in white space, order or keys that stand
+twice. Details for logs never repeat what somebody wrote.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+
+from broker_bridge.bridge.policy import EXPORTS, ExportPolicy
+from uns_topics.codes import Code
+from uns_topics.encodings import EncodingError
+from uns_topics.envelope import Envelope, PayloadError, seal, split_signature
+from uns_topics.model import Value
+from uns_topics.payloads import read
+from uns_topics.plan import Plan
+from uns_topics.presence import ParticipantStatus
+from uns_topics.scope import needs_plan, report_problem
+from uns_topics.topics import FlTopic, Kind
+from uns_topics.transfers import TransferKind, TransferManifest
+from uns_topics.update import Update, decode_update, is_canonical, max_update_bytes, unpack_groups
+
+PRINTABLE_RUN = 32
+"""This many printable bytes in a row are no float32 or float16 tensor (chance below 1e-6 in 40 MB of random bytes)."""
+_TEXT = re.compile(rb"[\t\n\r\x20-\x7e]{%d}" % PRINTABLE_RUN)
+_FLOATS = frozenset({"f32", "f16"})
+
+
+class Why(StrEnum):
+    """Why something didn't leave, for counters and `headgate bridge --dry-run`; permanent."""
+
+    TOPIC = "topic"
+    """No declared topic of a participant of this bridge, or retained where it must not be."""
+    KIND = "kind"
+    """A declared topic that no bridge lets out."""
+    POLICY = "policy"
+    """No line of the export policy allows it."""
+    PAYLOAD = "payload"
+    """Not the payload that its topic declares: unknown fields, free text, another participant's name."""
+    UNDECLARED = "undeclared"
+    """A name that the plan doesn't have, or sums that rows can't give."""
+    SIGNATURE = "signature"
+    """Signed, and nothing checks signatures yet."""
+    NO_PLAN = "no-plan"
+    """The plan isn't known yet; it waits."""
+    OVERSIZED = "oversized"
+    INTEGRITY = "integrity"
+    """A chunk or the whole differs from its manifest."""
+    CONTENT = "content"
+    """Not an update of the plan's tensors, or bytes that nothing declares."""
+    TEXT = "text"
+    """Text where tensors should be."""
+    NOT_FINITE = "not-finite"
+    BUDGET = "budget"
+    EXPIRED = "expired"
+    """It waited longer than the queue keeps it."""
+    OVERFLOW = "overflow"
+    """The queue was full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """It doesn't pass. `detail` is for people and repeats nothing of the content."""
+
+    why: Why
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A JSON message that may leave, written anew."""
+
+    topic: FlTopic
+    line: str
+    envelope: Envelope
+    body: Value
+    payload: bytes = field(repr=False)
+
+
+def judge_json(
+    topic: FlTopic, payload: bytes, policy: ExportPolicy, plan: Plan | None, bridges: frozenset[str]
+) -> Passed | Refusal:
+    """Judge a JSON message of a participant.
+
+    Args: bridges: the bridges that are known to be on the participant's way, this one included.
+    """
+    export = EXPORTS.get(topic.kind)
+    if export is None or topic.kind is Kind.UPDATE_CHUNK:
+        return Refusal(Why.KIND, f"no bridge lets out {topic.kind.path}")
+    line = policy.line(topic.federation, topic.participant or "", export)
+    if line is None:
+        return Refusal(Why.POLICY, f"no line of the export policy allows {export}")
+    if split_signature(payload)[1] is not None:
+        return Refusal(Why.SIGNATURE, "it is signed, and this bridge has no key to check it with")
+    try:
+        envelope, body = read(topic, payload)
+    except PayloadError as error:
+        return Refusal(Why.PAYLOAD, str(error))
+    if needs_plan(body) and plan is None:
+        return Refusal(Why.NO_PLAN, "the federation's plan isn't known yet")
+    if (problem := report_problem(body, plan)) is not None:
+        return Refusal(Why.UNDECLARED, problem)
+    named = {*body.via} if isinstance(body, ParticipantStatus) else {topic.bridge} - {None}
+    if not named <= bridges:
+        return Refusal(Why.UNDECLARED, "a bridge that this one doesn't know on the way")
+    return Passed(topic, line, envelope, body, seal(envelope, body))
+
+
+def judge_manifest(topic: FlTopic, manifest: TransferManifest, plan: Plan) -> Refusal | None:
+    """What a manifest alone tells: enough to refuse a transfer before its bytes are taken."""
+    most = max_update_bytes(plan.template.table, plan.encodings)
+    if manifest.bytes > most:
+        return Refusal(Why.OVERSIZED, f"{manifest.bytes} bytes where the plan's tensors take {most} at most")
+    if manifest.id != topic.transfer:
+        return Refusal(Why.PAYLOAD, "the manifest of another transfer than its topic's")
+    if manifest.kind != TransferKind.UPDATE or manifest.version is not None or manifest.content_schema != 1:
+        return Refusal(Why.PAYLOAD, "not the manifest of an update")
+    return None
+
+
+def judge_update(raw: bytes, participant: str, manifest: TransferManifest, plan: Plan) -> Refusal | None:
+    """Judge the bytes of a whole update against the plan's tensor table; None where they may leave."""
+    try:
+        update = decode_update(raw, max_update_bytes(plan.template.table, plan.encodings))
+    except PayloadError as error:
+        return Refusal(Why.CONTENT, str(error))
+    header = update.header
+    said = (header.federation, header.participant, header.round_number, header.attempt, header.base)
+    due = (plan.contract.federation, participant, manifest.round_number, manifest.attempt, manifest.base)
+    if said != due:
+        return Refusal(Why.CONTENT, "the header names another federation, participant, round, attempt or base")
+    if header.generation != plan.generation:
+        return Refusal(Why.CONTENT, f"of generation {header.generation}; the plan is of {plan.generation}")
+    if not header.num_examples <= plan.tolerances.max_examples:
+        return Refusal(Why.UNDECLARED, f"num_examples is above the plan's {plan.tolerances.max_examples}")
+    if not is_canonical(raw, update):
+        return Refusal(Why.CONTENT, "its bytes are not those that its fields are written as")
+    return _judge_tensors(update, plan)
+
+
+def _judge_tensors(update: Update, plan: Plan) -> Refusal | None:
+    unknown = [g.encoding for g in update.header.groups if g.name == "delta" and g.encoding not in plan.encodings]
+    if unknown:
+        return Refusal(Why.CONTENT, "an encoding that the plan doesn't have")
+    try:
+        delta = unpack_groups(update, plan.template.table)
+    except (EncodingError, ValueError) as error:
+        return Refusal(Why.CONTENT, str(error))
+    if not np.isfinite(delta).all():
+        return Refusal(Why.NOT_FINITE, "NaN or infinity among the tensors")
+    start = 0
+    for group in update.header.groups:
+        if group.encoding in _FLOATS and _TEXT.search(update.body[start : start + group.bytes]):
+            return Refusal(Why.TEXT, f"{PRINTABLE_RUN} printable bytes in a row among the tensors of {group.name}")
+        start += group.bytes
+    return None
+
+
+RECEIPT_CODES = {
+    Why.NOT_FINITE: Code.NOT_FINITE,
+    Why.BUDGET: Code.BUDGET,
+    Why.OVERFLOW: Code.BUDGET,
+    Why.EXPIRED: Code.LATE,
+}
+"""What the receipt says where it isn't `policy`: after these a participant keeps what it learnt for later, as after a
+refused policy; after NaN it must not."""
+
+
+def receipt_code(why: Why) -> Code:
+    """The permanent reason code that answers a refused transfer."""
+    return RECEIPT_CODES.get(why, Code.POLICY)

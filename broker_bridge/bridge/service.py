@@ -1,0 +1,370 @@
+"""The bridge as a service: the plant's session, the crossings of its participants, the mirrors of their federations."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import IntEnum
+
+from broker_bridge.aiomqtt_session import AiomqttConnector
+from broker_bridge.bridge.config import BridgeConfig
+from broker_bridge.bridge.crossing import Crossing, Tools
+from broker_bridge.bridge.custody import Custody, CustodyError
+from broker_bridge.bridge.egress import Egress
+from broker_bridge.bridge.mirror import SETTLE_S, FederationMirror
+from broker_bridge.bridge.pause import COMMAND_FILE, Pause
+from broker_bridge.bridge.policy import Budget, ExportPolicy
+from broker_bridge.config import BrokerConfig
+from broker_bridge.link import Link
+from broker_bridge.publisher import Publisher
+from broker_bridge.session import (
+    BrokerMisconfigured,
+    BrokerRefused,
+    Connector,
+    Message,
+    PublishRefused,
+    Session,
+    SessionLost,
+)
+from broker_bridge.settings import read_yaml, validate
+from uns_topics.payloads import Writer
+from uns_topics.plan import Plan
+from uns_topics.presence import Want
+from uns_topics.topics import FlTopic, Kind, owner_of
+
+log = logging.getLogger("headgate.bridge")
+
+HEARTBEAT_S = 10.0
+"""Until a plan says otherwise."""
+LOOK_S = 1.0
+"""How often pause files, the day and a record that failed are looked at; each message that leaves looks by itself."""
+
+
+class ExitCode(IntEnum):
+    """Why the service ended."""
+
+    OK = 0
+    CONFIGURATION = 2
+    BROKER = 4
+
+
+Connect = Callable[[BrokerConfig], Connector]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the service meets the world through; tests bring their own."""
+
+    connect: Connect = AiomqttConnector
+    clock: Callable[[], float] = time.monotonic
+    wall_clock: Callable[[], float] = time.time
+    settle_s: float = SETTLE_S
+    rng: random.Random = field(default_factory=random.Random)
+
+
+def read_policy(config: BridgeConfig) -> ExportPolicy:
+    """The plant's export policy. Raises: ConfigError: missing, no YAML, an unknown key."""
+    content = read_yaml(config.policy)
+    return validate(ExportPolicy, content if content is not None else {}, str(config.policy), config.policy.parent)
+
+
+def pause_of(config: BridgeConfig, policy: ExportPolicy) -> Pause:
+    """The plant's switches: the policy's file, and the one that `headgate bridge pause` makes."""
+    own = config.data_dir / COMMAND_FILE
+    return Pause(own) if policy.pause.file is None else Pause(own, policy.pause.file)
+
+
+async def run_bridge(
+    config: BridgeConfig, policy: ExportPolicy, stop: asyncio.Event, around: Surroundings | None = None
+) -> int:
+    """Run one bridge until `stop` is set. Returns: an `ExitCode`. Raises: ConfigError."""
+    world = around or Surroundings()
+    try:
+        config.data_dir.mkdir(parents=True, exist_ok=True)
+        bridge = Bridge(config, policy, world)
+    except (OSError, CustodyError) as error:
+        log.error("%s", error)  # noqa: TRY400 - a sentence for people, no stack trace
+        return ExitCode.CONFIGURATION
+    try:
+        return await bridge.run(stop)
+    except BaseExceptionGroup as group:
+        refused, others = group.split((BrokerRefused, BrokerMisconfigured))
+        if refused is None or others is not None:
+            raise
+        first = _first(refused)
+        log.error("%s; nothing is lost, what waits stays in %s", first, config.data_dir)  # noqa: TRY400
+        return ExitCode.CONFIGURATION if isinstance(first, BrokerMisconfigured) else ExitCode.BROKER
+    finally:
+        bridge.close()
+
+
+def _first(group: BaseExceptionGroup) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+class Bridge:
+    """One bridge between a plant's broker and the next."""
+
+    def __init__(self, config: BridgeConfig, policy: ExportPolicy, world: Surroundings) -> None:
+        self._config = config
+        self._policy = policy
+        self._world = world
+        self._boot = secrets.token_hex(4)
+        self.pause = pause_of(config, policy)
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="bridge disk")
+        self.custody = Custody(config.data_dir / "bridge.sqlite")
+        self.egress = Egress(
+            policy, Budget(policy.budget), _no_record, self._disk, lambda: self.pause.reason, self._today
+        )
+        self._tasks: asyncio.TaskGroup | None = None
+        self._plant_session: Session | None = None
+        self._paused = False
+        self._said_day = ""
+        self._plant_link = Link(
+            world.connect(config.plant),
+            f"{config.bridge}-bridge",
+            on_message=self._on_plant_message,
+            on_up=self._on_plant_up,
+            on_down=self._on_plant_down,
+            make_will=lambda _birth: None,
+        )
+        self.plant = Publisher(self._plant_link.publish, on_too_large=self._on_too_large)
+        tools = Tools(
+            config, policy, self.custody, self.egress, self._disk, world.clock, world.wall_clock, self._boot, world.rng
+        )
+        self.crossings = {
+            (p.federation, p.participant): Crossing(p, world.connect(config.uplink_of(p)), tools, self)
+            for p in config.participants
+        }
+        self.mirrors = {name: self._mirror(name) for name in sorted({p.federation for p in config.participants})}
+        self._routes = {name: Writer(name, config.bridge, self._boot) for name in self.mirrors}
+        for crossing in self.crossings.values():
+            plan = self.mirrors[crossing.federation].plan
+            if plan is not None:
+                crossing.on_plan(plan)
+
+    def _mirror(self, federation: str) -> FederationMirror:
+        def on_plan(plan: Plan) -> None:
+            for crossing in self._of(federation):
+                crossing.on_plan(plan)
+
+        def on_wants() -> None:
+            for crossing in self._of(federation):
+                crossing.uplink.say_presence()
+
+        return FederationMirror(
+            federation,
+            self.custody,
+            self._disk,
+            self.plant,
+            on_plan=on_plan,
+            on_wants=on_wants,
+            clock=self._world.clock,
+        )
+
+    def _of(self, federation: str) -> list[Crossing]:
+        return [crossing for (name, _), crossing in self.crossings.items() if name == federation]
+
+    def _today(self) -> str:
+        return datetime.fromtimestamp(self._world.wall_clock(), UTC).strftime("%Y-%m-%d")
+
+    # Running ----------------------------------------------------------------------------------------------------------
+
+    async def run(self, stop: asyncio.Event) -> int:
+        """Until stopped. Raises: BrokerRefused, BrokerMisconfigured, in a group."""
+        self._look()
+        async with asyncio.TaskGroup() as self._tasks:
+            start = self._tasks.create_task
+            running = [
+                start(self._plant_link.run(), name="bridge plant"),
+                start(self.plant.run(), name="bridge plant topics"),
+                start(self._look_loop(), name="bridge switches"),
+                start(self._heartbeat_loop(), name="bridge heartbeat"),
+                *(start(m.run(), name=f"bridge mirror {m.federation}") for m in self.mirrors.values()),
+                *(start(c.run(), name=f"bridge crossing {c.participant}") for c in self.crossings.values()),
+            ]
+            await stop.wait()
+            await asyncio.gather(*(crossing.uplink.close() for crossing in self.crossings.values()))
+            await self._plant_link.close()
+            for task in running:
+                task.cancel()
+        return ExitCode.OK
+
+    def close(self) -> None:
+        """Free what outlives the tasks."""
+        self._disk.shutdown(wait=True, cancel_futures=True)
+        self.custody.close()
+
+    @property
+    def is_plant_up(self) -> bool:
+        """Whether the plant's broker is there."""
+        return self._plant_session is not None
+
+    async def _look_loop(self) -> None:
+        while True:
+            self._look()
+            await asyncio.sleep(LOOK_S)
+
+    def _look(self) -> None:
+        """The switches, the day, and whether the record can be written again."""
+        reason = self.pause.reason
+        if (reason is not None) != self._paused:
+            self._paused = reason is not None
+            log.warning("paused by the plant %s: nothing leaves" if reason else "the pause has ended%s", reason or "")
+            for crossing in self.crossings.values():
+                crossing.uplink.set_paused(self._paused)
+                if self._paused:
+                    self._start(crossing.uplink.say_paused(), "bridge says that it is paused")
+        day = self._today()
+        if day != self._said_day or self.egress.problem is not None:
+            if self.egress.problem is not None:
+                log.error("%s", self.egress.problem)
+            self._said_day = day
+            for crossing in self.crossings.values():
+                crossing.retry()
+
+    async def _heartbeat_loop(self) -> None:
+        while True:
+            plans = [mirror.plan for mirror in self.mirrors.values()]
+            await asyncio.sleep(min((plan.heartbeat_s for plan in plans if plan is not None), default=HEARTBEAT_S))
+            for crossing in self.crossings.values():
+                crossing.heartbeat()
+
+    def _start(self, work: Coroutine[None, None, None], name: str) -> None:
+        if self._tasks is None:
+            work.close()
+            return
+        self._tasks.create_task(work, name=name)
+
+    # The plant's broker -----------------------------------------------------------------------------------------------
+
+    async def _on_plant_up(self, session: Session, _birth: int) -> None:
+        filters = [f for crossing in self.crossings.values() for f in crossing.filters]
+        topic = self._policy.pause.topic
+        await session.subscribe(*filters, *([topic] if topic is not None else []))
+        self._plant_session = session
+        log.info("the plant's broker is there")
+        for crossing in self.crossings.values():
+            self._say_route(crossing)
+            crossing.set_plant(True)
+        self.plant.on_up()
+        self._start(self._reconcile_plant(session), "bridge reconciles the plant's topics")
+
+    def _on_plant_down(self, reason: str) -> None:
+        log.warning("the plant's broker is away: %s", reason)
+        self._plant_session = None
+        self.plant.on_down()
+        for crossing in self.crossings.values():
+            crossing.set_plant(False)
+
+    async def _reconcile_plant(self, session: Session) -> None:
+        await asyncio.sleep(self._world.settle_s)
+        if self._plant_session is session:
+            for crossing in self.crossings.values():
+                crossing.reconcile()
+
+    def _on_plant_message(self, message: Message) -> None:
+        if message.topic == self._policy.pause.topic:
+            self.pause.on_topic(message.payload)
+            self._look()
+            return
+        owner = owner_of(message.topic)
+        if owner is not None and owner in self.crossings:
+            self.crossings[owner].on_plant_message(message)
+
+    def _on_too_large(self, why: str) -> None:
+        log.error(
+            "the plant's broker doesn't take the federation's chunks (%s): raise its message limit, or lower "
+            "chunk_bytes at the aggregator",
+            why,
+        )
+
+    # For the crossings ------------------------------------------------------------------------------------------------
+
+    def answer(self, federation: str, participant: str, payload: bytes) -> None:
+        """Publish a receipt on the plant's broker; lost with the session, for its participant asks again."""
+        topic = str(FlTopic(federation, Kind.RECEIPT, participant))
+
+        async def say() -> None:
+            try:
+                await self._plant_link.publish(topic, payload)
+            except SessionLost:
+                pass
+            except PublishRefused as error:
+                log.error("the plant's broker refused a receipt for %s: %s", participant, error)  # noqa: TRY400
+
+        self._start(say(), f"bridge receipt {participant}")
+
+    def on_uplink(self, crossing: Crossing, session: Session | None) -> None:
+        """One session of a federation reads what is said to all; when it ends, the next one does."""
+        mirror = self.mirrors[crossing.federation]
+        if session is None:
+            mirror.follow(None, crossing.participant)
+            for other in self._of(crossing.federation):
+                if other is not crossing and other.uplink.session is not None and not mirror.is_led:
+                    self._lead(other, other.uplink.session)
+        elif not mirror.is_led:
+            self._lead(crossing, session)
+
+    def _lead(self, crossing: Crossing, session: Session) -> None:
+        mirror = self.mirrors[crossing.federation]
+        mirror.follow(session, crossing.participant)
+        self._start(self._take_lead(mirror, session), f"bridge reads {crossing.federation}")
+
+    async def _take_lead(self, mirror: FederationMirror, session: Session) -> None:
+        try:
+            await mirror.lead(session)
+        except SessionLost:
+            return  # the next session will
+        await asyncio.sleep(self._world.settle_s)
+        mirror.reconcile(session)
+
+    def on_shared(self, crossing: Crossing, topic: FlTopic, message: Message) -> None:
+        """A message of the federation."""
+        if topic.federation == crossing.federation:
+            self.mirrors[crossing.federation].on_message(topic, message)
+
+    def on_route(self, crossing: Crossing) -> None:
+        """The bridges above, or the chunk limit, changed."""
+        self._say_route(crossing)
+
+    def _say_route(self, crossing: Crossing) -> None:
+        topic = str(FlTopic(crossing.federation, Kind.ROUTE, crossing.participant))
+        writer = self._routes[crossing.federation]
+        self.plant.put(topic, lambda: writer.seal(crossing.route))
+
+    def on_wants(self, federation: str, who: str, wants: tuple[Want, ...]) -> None:
+        """Somebody behind the bridge says what it is fetching."""
+        self.mirrors[federation].on_wants(who, wants)
+
+    def wants(self, federation: str) -> tuple[Want, ...]:
+        """What the next broker lacks."""
+        return self.mirrors[federation].wants
+
+    def make_room(self, payload_bytes: int) -> None:
+        """Give the oldest held transfers up until this much fits."""
+        most = self._config.queue.max_bytes
+        held = sum(h.manifest.bytes for crossing in self.crossings.values() for h in crossing.queue)
+        while held + payload_bytes > most:
+            waiting = [c for c in self.crossings.values() if c.queue]
+            freed = 0
+            for crossing in sorted(waiting, key=lambda c: c.queue[0].position):
+                if freed := crossing.give_up_oldest():
+                    break
+            if not freed:
+                return
+            held -= freed
+
+
+def _no_record(_leaving: object) -> None:
+    pass
