@@ -11,9 +11,9 @@ import re
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from uns_topics.model import Value
+from uns_topics.model import FileValue, Value
 
 WIRE_VERSION = 1
 """The schema of everything said on the fl tree. Unknown fields are refused, so a new field is a new number."""
@@ -86,7 +86,25 @@ def split_signature(payload: bytes) -> tuple[bytes, bytes | None]:
 
 
 def describe(error: ValidationError) -> str:
-    """A validation error as one line: which field, what is wrong; never the input, which may be anything."""
-    problems = [f"{'.'.join(str(p) for p in e['loc']) or 'payload'}: {e['msg']}" for e in error.errors()[:3]]
+    """A validation error as one line: which declared field, what is wrong; never the input, which may be anything.
+
+    An unknown field's name, or a key of a mapping, is input as well: it shows as `…`.
+    """
+    declared = _declared_names()
+    problems = []
+    for one in error.errors(include_input=False, include_url=False)[:3]:
+        place = ".".join(str(p) if isinstance(p, int) or p in declared else "…" for p in one["loc"]) or "payload"
+        problems.append(f"{place}: {one['msg']}")
     more = error.error_count() - len(problems)
     return "; ".join(problems) + (f"; and {more} more" if more > 0 else "")
+
+
+def _declared_names() -> set[str]:
+    """Every field name of every declared model."""
+    names: set[str] = set()
+    models: list[type[BaseModel]] = [Value, FileValue]
+    while models:
+        model = models.pop()
+        names.update(model.model_fields)
+        models += model.__subclasses__()
+    return names

@@ -58,10 +58,10 @@ def read(topic: FlTopic, payload: bytes) -> tuple[Envelope, Value]:
         raise PayloadError(f"nothing is declared for {topic.kind.path}")
     envelope, body = unseal(payload, PAYLOADS[topic.kind])
     if envelope.federation != topic.federation:
-        raise PayloadError(f"federation {envelope.federation} on a topic of {topic.federation}")
+        raise PayloadError(f"it names another federation than {topic.federation}, on whose topic it is")
     speaks_for_itself = topic.participant is not None and not topic.kind.is_down and topic.kind is not Kind.VIA
     if speaks_for_itself and envelope.sender != topic.participant:
-        raise PayloadError(f"sender {envelope.sender} on a topic of {topic.participant}")
+        raise PayloadError(f"it names another sender than {topic.participant}, on whose topic it is")
     if topic.kind is Kind.VIA and envelope.sender != topic.bridge:
-        raise PayloadError(f"sender {envelope.sender} on a topic of bridge {topic.bridge}")
+        raise PayloadError("it names another sender than the bridge on whose topic it is")
     return envelope, body

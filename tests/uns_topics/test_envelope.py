@@ -47,7 +47,7 @@ def test_a_signature_is_a_suffix() -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda m: {**m, "extra": 1}, "extra: Extra inputs are not permitted"),
+        (lambda m: {**m, "extra": 1}, "…: Extra inputs are not permitted"),
         (lambda m: {**m, "samples": "12"}, "samples: Input should be a valid integer"),
         (lambda m: {**m, "samples": -1}, "samples: Input should be greater than or equal to 0"),
         (lambda m: {k: v for k, v in m.items() if k != "birth"}, "birth: Field required"),
