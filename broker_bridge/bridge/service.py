@@ -66,6 +66,7 @@ class Surroundings:
     clock: Callable[[], float] = time.monotonic
     wall_clock: Callable[[], float] = time.time
     settle_s: float = SETTLE_S
+    look_s: float = LOOK_S
     rng: random.Random = field(default_factory=random.Random)
 
 
@@ -213,7 +214,7 @@ class Bridge:
     async def _look_loop(self) -> None:
         while True:
             self._look()
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(self._world.look_s)
 
     def _look(self) -> None:
         """The switches, the day, and whether the record can be written again."""
