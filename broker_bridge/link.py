@@ -30,6 +30,10 @@ STABLE_S = 10.0
 """A session that lived this long ends a row of failures. Two clients that take over each other's id never get there, so
 they back off instead of trading the id several times a second."""
 
+LOST_ATTEMPT = 2
+"""A session that was there and ended counts as no more than this many failures in a row, 2 s at most: on a link
+that flaps, ever longer waits would mean that nothing gets across."""
+
 DEATH_S = 2.0
 """The most that the messages of a clean stop may take together."""
 
@@ -147,6 +151,8 @@ class Link:
             try:
                 await self._one_session(self._birth)
             except (BrokerUnreachable, SessionLost) as error:
+                if isinstance(error, SessionLost):
+                    self._attempt = min(self._attempt, LOST_ATTEMPT)
                 if not self._warned:
                     _LOG.warning("%s; waiting", error)
                     self._warned = True

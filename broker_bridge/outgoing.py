@@ -34,7 +34,10 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """The broker seems to swallow chunks of the old size: warn people with the limit that shows."""
+    """The broker seems to swallow chunks of the old size: warn people with the limit that shows.
+
+    `new` equals `old` where no smaller chunk is left to try.
+    """
 
     old: int
     new: int
@@ -68,6 +71,7 @@ class Outgoing:
     stuck: bool = False
     """Another manifest is waited for: chunks of this size don't pass."""
     done: bool = False
+    _proven_bytes: int = 0
     _repeats: int = 0
     _all_missing: int = 0
     _in_flight_at_loss: Counter[int] = field(default_factory=Counter)
@@ -86,8 +90,17 @@ class Outgoing:
         """The deadline passed without an answer."""
         return self._repeat(now, unit_random) if now >= self.deadline else []
 
+    def on_acknowledged(self, index: int) -> None:
+        """The broker took this chunk: chunks of its size are not what ends the connection."""
+        self._proven_bytes = max(self._proven_bytes, self.manifest.chunk_size(index))
+
     def on_lost(self, in_flight: Collection[int], now: float, unit_random: float) -> list[Effect]:
-        """The connection was lost with these chunks unacknowledged: twice the same one means that it is too large."""
+        """The connection was lost with these chunks unacknowledged: twice the same one means that it is too large.
+
+        Not where the broker took one of that size before: then it is the link that flaps.
+        """
+        if self.manifest.chunk_bytes <= self._proven_bytes:
+            return []
         self._in_flight_at_loss.update(in_flight)
         if any(self._in_flight_at_loss[i] >= 2 for i in in_flight):
             effects = self._lower(now, unit_random, "the connection ended twice with the same chunk in flight")
@@ -102,11 +115,12 @@ class Outgoing:
         return self._lower(now, unit_random, "a bridge on the way named its limit", chunk_bytes)
 
     def rechunk(self, manifest: TransferManifest, now: float, unit_random: float) -> list[Effect]:
-        """The same bytes under a manifest of other chunks, from whoever may make one."""
+        """The same bytes under a manifest of other chunks, from whoever may make one: asks what has arrived already."""
         self.manifest, self.stuck = manifest, False
-        self._all_missing = 0
+        self._all_missing = self._repeats = 0
         self._in_flight_at_loss.clear()
-        return self.start(now, unit_random)
+        self._wait(now, unit_random)
+        return [Send(manifest)]
 
     def give_up(self) -> None:
         """Nobody waits for it any more: a newer update took its place."""
@@ -142,10 +156,14 @@ class Outgoing:
 
     def _lower(self, now: float, unit_random: float, why: str, size: int | None = None) -> list[Effect]:
         old, m = self.manifest.chunk_bytes, self.manifest
-        new = old // 2 if size is None else size
-        if new < MIN_CHUNK_BYTES:
-            self.done = True
+        new = max(old // 2, MIN_CHUNK_BYTES) if size is None else size
+        if new >= old or new < MIN_CHUNK_BYTES:
             detail = f"{why} at {old} bytes a chunk: the broker's message limit is below {MIN_CHUNK_BYTES} bytes"
+            self._all_missing = 0
+            self._in_flight_at_loss.clear()
+            if not self.own:  # its sender's to end, not ours: people hear of it, and it is tried on
+                return [Lowered(old, old, detail)]
+            self.done = True
             return [Done("rejected", Code.OVERSIZED, detail)]
         if not self.own:
             self.stuck = True

@@ -34,8 +34,8 @@ class Publisher:
 
     Args:
         publish: sends one message and returns after PUBACK.
-        on_too_large: a chunk was in flight at two ends of the connection, or was refused: the broker's limit is below
-            its size. No chunk is sent until `resume_chunks`.
+        on_too_large: a chunk was in flight at two ends of the connection and none of its size was ever taken, or it was
+            refused: the broker's limit is below its size. No chunk is sent until `resume_chunks`.
     """
 
     def __init__(self, publish: Publish, on_too_large: Callable[[str], None]) -> None:
@@ -50,6 +50,8 @@ class Publisher:
         self._session = 0
         self._in_flight: set[str] = set()
         self._losses: Counter[str] = Counter()
+        self._proven_bytes = 0
+        """The largest chunk that the broker has taken: one of that size is not what ends the connection."""
         self._chunks_wait = False
         self._changed = asyncio.Condition()
         self._wake = asyncio.Event()
@@ -133,16 +135,19 @@ class Publisher:
 
     async def _send(self, topic: str) -> None:
         revision, session = self._dirty[topic], self._session
-        payload = self._wanted[topic]
+        made = self._wanted[topic]
+        payload = b"" if made is None else made()
         try:
-            await self._publish(topic, b"" if payload is None else payload(), qos=1, retain=True)
+            await self._publish(topic, payload, qos=1, retain=True)
         except SessionLost:
-            self._lost(topic, session)
+            self._lost(topic, session, len(payload))
         except PublishRefused as error:
             self._refused(topic, error)
             await self._settle(topic, revision)
         else:
             self._losses.pop(topic, None)
+            if topic in self._chunks:
+                self._proven_bytes = max(self._proven_bytes, len(payload))
             await self._settle(topic, revision)
         finally:
             self._in_flight.discard(topic)
@@ -158,10 +163,10 @@ class Publisher:
             async with self._changed:
                 self._changed.notify_all()
 
-    def _lost(self, topic: str, session: int) -> None:
+    def _lost(self, topic: str, session: int, payload_bytes: int) -> None:
         if session == self._session:  # whether or not the link has said so yet, nothing more goes into this one
             self._up = False
-        if topic in self._chunks:
+        if topic in self._chunks and payload_bytes > self._proven_bytes:
             self._losses[topic] += 1
             if self._losses[topic] >= 2:
                 self._too_large(f"the connection ended twice with {topic} in flight")

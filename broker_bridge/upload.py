@@ -93,7 +93,8 @@ class Upload:
             if effect is None or isinstance(effect, Done):
                 return effect
             if isinstance(effect, Lowered):
-                log.warning("chunks lowered from %d to %d bytes: %s", effect.old, effect.new, effect.why)
+                if effect.new < effect.old:
+                    log.warning("chunks lowered from %d to %d bytes: %s", effect.old, effect.new, effect.why)
                 self._on_lowered(effect)
             elif self._connected:
                 await self._send(effect)
@@ -120,6 +121,8 @@ class Upload:
                     self._in_flight.discard(index)
                     raise
                 self._in_flight.discard(index)  # what a lost session leaves in flight stays until `on_lost` looked
+                if manifest is self.outgoing.manifest:
+                    self.outgoing.on_acknowledged(index)
 
         try:
             if effect.announce:

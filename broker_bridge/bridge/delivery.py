@@ -19,7 +19,6 @@ from uns_topics.envelope import seal
 from uns_topics.model import Value
 from uns_topics.rounds import Receipt
 from uns_topics.topics import FlTopic, Kind
-from uns_topics.transfers import MIN_CHUNK_BYTES
 
 log = logging.getLogger("headgate.bridge")
 
@@ -173,21 +172,15 @@ class Delivery:
         if not self._uplink.is_open:
             upload.on_lost()
         done = await upload.result()
-        if done is None:
-            return  # settled otherwise
-        if done.detail:
-            self._queue.give_up(self.sending, Why.OVERSIZED, done.detail)
-        else:
+        if done is not None:  # else it was settled otherwise
             self._queue.answered(Receipt(id=manifest.id, result=done.result, code=done.code))
 
     def _on_lowered(self, lowered: Lowered) -> None:
         """Chunks of this size don't pass: the participant hears it by its route and announces smaller ones."""
-        if lowered.new >= MIN_CHUNK_BYTES:
+        if lowered.new < lowered.old:
             self._queue.lower(lowered.new)
-        elif self.sending is not None:
-            detail = f"{lowered.why}: the next broker takes no message of {MIN_CHUNK_BYTES} bytes"
-            log.error("%s; raise its limit (Mosquitto: message_size_limit, max_packet_size)", detail)
-            self._queue.give_up(self.sending, Why.OVERSIZED, detail)
+        else:
+            log.error("%s; raise it (Mosquitto: message_size_limit, max_packet_size); it is tried on", lowered.why)
 
     async def _leave_manifest(self, topic: FlTopic, body: Value) -> None:
         assert self.sending is not None

@@ -148,11 +148,12 @@ class Downward:
     def on_json(self, topic: FlTopic, payload: bytes, body: Value | None, now: float) -> list[Effect]:
         """One of the `MIRRORED` topics came; `body` is None where it was cleared."""
         self._seen.add(topic.kind)
-        effects: list[Effect] = [Mirror(topic, payload)]
-        if isinstance(body, Plan):
+        effects: list[Effect] = []
+        if isinstance(body, Plan):  # whoever sees it at the plant may send an update at once
             self._plan = body
             effects.append(PlanCame(body, payload))
-        elif topic.kind in _VERSIONS:
+        effects.append(Mirror(topic, payload))
+        if topic.kind in _VERSIONS:
             self._versions.pop(topic.kind, None)
             if isinstance(body, VersionManifest):
                 self._versions[topic.kind] = body

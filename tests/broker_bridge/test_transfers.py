@@ -148,7 +148,7 @@ def test_who_forwards_a_manifest_waits_for_another_one() -> None:
     assert out.on_time(1000.0, 0.5) == []
     assert out.on_receipt(Receipt(id=out.manifest.id, result="missing", chunks=(0, 1)), 1001.0, 0.5) == []
     smaller = make_manifest(CONTENT, "update", 32 * KIB)
-    assert out.rechunk(smaller, 1002.0, 0.5) == [Send(smaller, (0, 1, 2, 3))]
+    assert out.rechunk(smaller, 1002.0, 0.5) == [Send(smaller)]
     assert out.on_receipt(Receipt(id=smaller.id, result="accepted"), 1003.0, 0.5) == [Done("accepted", None)]
 
 
@@ -160,6 +160,39 @@ def test_a_limit_that_a_bridge_names_is_taken_at_once() -> None:
     assert lowered == Lowered(64 * KIB, 20 * KIB, "a bridge on the way named its limit")
     assert isinstance(send, Send)
     assert (send.manifest.chunk_bytes, send.chunks) == (20 * KIB, (0, 1, 2, 3, 4))
+
+
+def test_a_link_that_flaps_is_no_broker_with_a_limit() -> None:
+    """One acknowledged chunk proves that its size passes, however often the connection ends afterwards."""
+    out = outgoing(chunk_bytes=64 * KIB)
+    out.start(0.0, 0.5)
+    out.on_acknowledged(1)  # the last one is smaller, and proves nothing of the others
+    assert out.on_lost((0,), 1.0, 0.5) == []
+    assert out.on_lost((0,), 2.0, 0.5) != []
+    proven = outgoing(chunk_bytes=64 * KIB)
+    proven.start(0.0, 0.5)
+    proven.on_acknowledged(0)
+    assert [proven.on_lost((0, 1), float(n), 0.5) for n in range(1, 9)] == [[]] * 8
+
+
+def test_who_forwards_goes_on_where_no_smaller_chunk_is_left() -> None:
+    out = Outgoing(CONTENT, make_manifest(CONTENT, "update", MIN_CHUNK_BYTES), own=False)
+    out.start(0.0, 0.5)
+    out.on_lost((0,), 1.0, 0.5)
+    (lowered,) = out.on_lost((0,), 2.0, 0.5)
+    assert isinstance(lowered, Lowered)
+    assert (lowered.new, lowered.old) == (MIN_CHUNK_BYTES, MIN_CHUNK_BYTES)
+    assert "message limit is below 15360 bytes" in lowered.why
+    assert out.on_connected(3.0, 0.5) == [Send(out.manifest)]
+
+
+def test_the_last_step_down_is_the_smallest_chunk() -> None:
+    out = outgoing(chunk_bytes=16 * KIB)
+    out.start(0.0, 0.5)
+    out.on_lost((0,), 1.0, 0.5)
+    lowered = out.on_lost((0,), 2.0, 0.5)[0]
+    assert isinstance(lowered, Lowered)
+    assert lowered.new == MIN_CHUNK_BYTES
 
 
 def test_below_the_smallest_chunk_it_is_an_error_for_people() -> None:
