@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from broker_bridge.config import BrokerConfig
+from broker_bridge.health_config import HealthConfig
 from broker_bridge.settings import FilePath
 from uns_topics.model import FileValue, Slug
 from uns_topics.plan import Strategy, Tolerances, Training
@@ -27,4 +28,5 @@ class AggregatorConfig(FileValue):
     )
     chunk_bytes: int = Field(default=DEFAULT_CHUNK_BYTES, ge=MIN_CHUNK_BYTES, le=2**30)
     heartbeat_s: float = Field(default=10.0, gt=0, le=3600)
+    health: HealthConfig = HealthConfig()
     participants: tuple[Slug, ...] | None = Field(default=None, description="who may take part; left out: anyone")

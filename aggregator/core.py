@@ -15,6 +15,7 @@ from aggregator.narrate import lines
 from aggregator.reducer import next_deadline, step
 from aggregator.state import State
 from aggregator.store import Entry, PendingEffect, Store
+from aggregator.tally import Tally
 
 _LOG = logging.getLogger("headgate.aggregator")
 MAX_BATCH = 256
@@ -45,6 +46,8 @@ class Core:
         self._perform = perform
         self._inputs: asyncio.Queue[_Input] = asyncio.Queue()
         self._done: list[int] = []
+        self.tally = Tally()
+        """What happened since the start."""
 
     @property
     def state(self) -> State:
@@ -100,6 +103,7 @@ class Core:
             pending = await asyncio.to_thread(self._store.commit, entries, state, done)
         self._state = state
         for entry in entries:
+            self.tally.take(entry.outputs)
             for level, text in lines(entry.outputs, state):
                 _LOG.log(level, text)
         for one in batch:

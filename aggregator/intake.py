@@ -94,6 +94,13 @@ class Intake:
         self._logged: dict[str, float] = {}
         self.counters: Counter[str] = Counter()
         """Messages that could not be used, by code."""
+        self.chunk_bytes = 0
+        """Bytes of updates' chunks that came, whatever became of them."""
+
+    @property
+    def inbox(self) -> Inbox:
+        """The open transfers."""
+        return self._inbox
 
     def on_message(self, message: Message) -> None:
         """One message; never raises for what it carries."""
@@ -227,6 +234,7 @@ class Intake:
             self._enqueue(_LookUp(participant, manifest, None), None)
 
     def _on_chunk(self, topic: FlTopic, payload: bytes) -> None:
+        self.chunk_bytes += len(payload)
         chunk = decode_chunk(payload, self._max_chunk_bytes)
         if (chunk.id, chunk.index) != (topic.transfer, topic.index):
             raise PayloadError("a chunk of another transfer or index than its topic's")

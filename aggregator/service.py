@@ -17,6 +17,7 @@ from aggregator.config import AggregatorConfig
 from aggregator.core import Core
 from aggregator.events import EpochRaised, LinkChanged, Started
 from aggregator.fencing import HEARTBEATS, Foreign, Listen, first_look, must_yield
+from aggregator.figures import AggregatorFigures, aggregator_sheet
 from aggregator.founding import Foundation, found
 from aggregator.intake import Intake
 from aggregator.performer import Performer, Workshop
@@ -26,7 +27,9 @@ from aggregator.showcase import Showcase
 from aggregator.store import Store, StoreError, sqlite_url
 from aggregator.vectors import DirectoryInUse, DirectoryLock, VectorError
 from broker_bridge.aiomqtt_session import AiomqttConnector
+from broker_bridge.health import Health
 from broker_bridge.link import Link
+from broker_bridge.metrics import Sheet, service_registry
 from broker_bridge.publisher import Publisher
 from broker_bridge.session import (
     BrokerMisconfigured,
@@ -38,6 +41,7 @@ from broker_bridge.session import (
     SessionLost,
     Will,
 )
+from broker_bridge.settings import ConfigError
 from uns_topics.payloads import Writer
 from uns_topics.presence import Want
 from uns_topics.rounds import Receipt
@@ -61,6 +65,18 @@ class ExitCode(IntEnum):
     BROKER_REFUSED = 4
     FENCED = 5
 
+
+_UNUSABLE = (
+    PlanError,
+    TemplateError,
+    StoreError,
+    DirectoryInUse,
+    VectorError,
+    BrokerMisconfigured,
+    ConfigError,
+    OSError,
+)
+"""What ends the service with `ExitCode.CONFIGURATION`."""
 
 Failure = TypeVar("Failure", bound=Exception)
 
@@ -125,7 +141,7 @@ async def run_aggregator(
                 return await _Service(config, foundation, store, world, takeover).run(stop)
             finally:
                 store.close()
-    except (PlanError, TemplateError, StoreError, DirectoryInUse, VectorError, BrokerMisconfigured, OSError) as error:
+    except _UNUSABLE as error:
         _LOG.error("%s", error)
         return ExitCode.CONFIGURATION
     except BrokerRefused as error:
@@ -196,9 +212,15 @@ class _Service:
         workshop = Workshop(store, foundation.registry, foundation.strategy, config.encodings, config.data_dir)
         self._performer = Performer(self._core, workshop, self._showcase, self._settled, self._group)
         self._started = Started(rules=foundation.rules)
+        self._health = Health(config.health, service_registry(self._sheet))
+        self._health.condition("broker", self._why_no_broker)
 
     async def run(self, stop: asyncio.Event) -> ExitCode:
-        """Until stopped, fenced off or refused."""
+        """Until stopped, fenced off or refused. Raises: ConfigError: `health.listen` can't be listened on."""
+        async with self._health.serving():
+            return await self._run(stop)
+
+    async def _run(self, stop: asyncio.Event) -> ExitCode:
         await asyncio.to_thread(self._store.put, "boots", self._boots)
         left = await asyncio.to_thread(self._store.pending)
         self._core.submit(self._started)
@@ -206,17 +228,19 @@ class _Service:
         problem: Exception | None = None
         try:
             async with self._group as group:
-                group.create_task(self._core.run(), name="aggregator core")
-                group.create_task(self._publisher.run(), name="aggregator publisher")
-                group.create_task(self._intake.run(), name="aggregator intake")
-                group.create_task(self._performer.run(), name="aggregator showcase")
-                group.create_task(self._heartbeat(), name="aggregator heartbeat")
-                group.create_task(self._chunk_limits(), name="aggregator chunk limits")
+                self._health.watch(
+                    group.create_task(self._core.run(), name="aggregator core"),
+                    group.create_task(self._publisher.run(), name="aggregator publisher"),
+                    group.create_task(self._intake.run(), name="aggregator intake"),
+                    group.create_task(self._performer.run(), name="aggregator showcase"),
+                    group.create_task(self._heartbeat(), name="aggregator heartbeat"),
+                    group.create_task(self._chunk_limits(), name="aggregator chunk limits"),
+                )
                 group.create_task(self._until_stopped(stop), name="aggregator stop")
                 await self._showcase.show_all()
                 for effect in left:
                     self._performer.perform(effect)
-                group.create_task(self._hold_link(), name="aggregator link")
+                self._health.watch(group.create_task(self._hold_link(), name="aggregator link"))
         except* _Stop as stopped:
             code = _first(stopped).code
         except* (BrokerRefused, BrokerMisconfigured, PlanError) as errors:
@@ -258,6 +282,7 @@ class _Service:
     async def _until_stopped(self, stop: asyncio.Event) -> None:
         self._group.create_task(self._on_stop(stop), name="aggregator stop wanted")
         code = await self._ended
+        self._health.stopping()
         if code is ExitCode.OK and self._fenced:
             death = announce.death(self._core.state, max(1, self._birth))
             await self._link.close((self._status_topic, self._writer.seal(death), 1, True))
@@ -353,6 +378,29 @@ class _Service:
         await asyncio.to_thread(self._store.put, _CHUNK_LIMIT, plan.chunk_bytes)
         self._plan = plan
         await self._showcase.set_plan(plan)
+
+    # Health -----------------------------------------------------------------------------------------------------------
+
+    def _why_no_broker(self) -> str | None:
+        if self._link.is_up:
+            return None
+        if self._link.session is not None and not self._fenced:
+            return "connected, and finding out whether another aggregator runs this federation"
+        return "there is no session with the broker"
+
+    def _sheet(self) -> Sheet:
+        return aggregator_sheet(
+            AggregatorFigures(
+                state=self._core.state,
+                now=self._core.now(),
+                is_up=self._link.is_up,
+                tally=self._core.tally,
+                ignored=self._intake.counters,
+                chunk_bytes=self._intake.chunk_bytes,
+                open_transfers=self._intake.inbox.open_transfers,
+                stray_chunks=self._intake.inbox.strays,
+            )
+        )
 
     # Small things -----------------------------------------------------------------------------------------------------
 

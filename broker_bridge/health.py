@@ -29,7 +29,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from broker_bridge.health_config import HealthConfig
 from broker_bridge.http_server import HttpServer, Response
@@ -46,6 +45,9 @@ STATUS_S = 5.0
 """And from then on, for the line that `systemctl status` shows; the watchdog may ask for more."""
 MORE_TIME_S = 30
 """What systemd is asked for at each look before the service is ready; without a further one it counts as failed."""
+
+EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
+"""Prometheus' text format, in the version that every scraper reads."""
 
 Check = Callable[[], str | None]
 """Says in one sentence why a condition isn't met, without topics or secrets; None where it is. Quick, never waits."""
@@ -143,7 +145,7 @@ class Health:
         return Response(200, b"ready\n")
 
     def _metrics(self) -> Response:
-        return Response(200, generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4)
+        return Response(200, generate_latest(self._registry), EXPOSITION)
 
     # ------------------------------------------------------------------------------------------------------------------
 

@@ -65,6 +65,11 @@ class Inbox:
         """Chunks that belonged to no open transfer."""
         self._open: dict[tuple[str, str], _Open] = {}
 
+    @property
+    def open_transfers(self) -> int:
+        """Transfers of which chunks are missing."""
+        return len(self._open)
+
     def on_manifest(self, participant: str, manifest: TransferManifest, now: float) -> list[Answer]:
         """A manifest came: opens the transfer, or says what is missing where it is open already."""
         if manifest.bytes > self.max_bytes:

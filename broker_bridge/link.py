@@ -86,6 +86,7 @@ class Link:
         self._attempt = 0
         self._warned = False
         self._session: Session | None = None
+        self._is_up = False
         self._closing = asyncio.Event()
         self._done = asyncio.Event()
         self._running = False
@@ -94,6 +95,11 @@ class Link:
     def session(self) -> Session | None:
         """The live session, from just before `on_up` to just before `on_down`; None while there is none."""
         return self._session
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a session in which `on_up` is through: subscribed and announced."""
+        return self._is_up
 
     async def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
         """Publish in the live session. Raises: SessionLost, also where there is none; PublishRefused."""
@@ -182,6 +188,7 @@ class Link:
             finally:
                 live = False
                 self._session = None
+                self._is_up = False
                 self._on_down(reason)
 
     async def _live(self, session: Session, birth: int) -> None:
@@ -192,6 +199,7 @@ class Link:
             await asyncio.wait({lost, up}, return_when=asyncio.FIRST_COMPLETED)
             if up.done():
                 await up
+                self._is_up = True
                 if self._warned:
                     _LOG.info("connected again")
                     self._warned = False

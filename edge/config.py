@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from broker_bridge.config import BrokerConfig
+from broker_bridge.health_config import HealthConfig
 from broker_bridge.settings import FilePath
 from uns_topics.model import FileValue, Slug
 from uns_topics.transfers import MIN_CHUNK_BYTES
@@ -48,4 +49,5 @@ class EdgeConfig(FileValue):
     inference: InferenceConfig = InferenceConfig()
     trainer: TrainerConfig = TrainerConfig()
     chunk_bytes: int | None = Field(default=None, ge=MIN_CHUNK_BYTES, description="lowers the plan's value going up")
+    health: HealthConfig = HealthConfig()
     max_samples: int = Field(default=1_000_000, ge=100, description="the oldest samples beyond it are dropped")

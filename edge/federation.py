@@ -130,6 +130,23 @@ class Federation:
         """Publish the death certificate, then DISCONNECT."""
         await self._link.close((str(self._topic(Kind.STATUS)), self._offline(self._birth), 1, True))
 
+    @property
+    def is_up(self) -> bool:
+        """Whether the session is there, subscribed and announced."""
+        return self._link.is_up
+
+    @property
+    def status(self) -> ParticipantStatus:
+        """What is said of this participant now."""
+        said = {"bytes_up": self._bytes_up, "bytes_down": self._bytes_down, **self._traffic()}
+        return self.core.status(max(1, self._birth)).model_copy(update=said)
+
+    @property
+    def last_update(self) -> LastUpdate | None:
+        """The last update that was answered since the start."""
+        said = self._said.get(Kind.LAST_UPDATE)
+        return said if isinstance(said, LastUpdate) else None
+
     def _topic(self, kind: Kind) -> FlTopic:
         participant = self._participant if "{participant}" in kind.path else None
         return FlTopic(self._federation, kind, participant)
@@ -405,10 +422,7 @@ class Federation:
         await self._link.publish(text, payload, retain=topic.kind.retained)
 
     async def _publish_status(self) -> None:
-        status = self.core.status(max(1, self._birth)).model_copy(
-            update={"bytes_up": self._bytes_up, "bytes_down": self._bytes_down, **self._traffic()}
-        )
-        await self._publish_json(self._topic(Kind.STATUS), status)
+        await self._publish_json(self._topic(Kind.STATUS), self.status)
 
     # Loops -----------------------------------------------------------------------------------------------------------
 

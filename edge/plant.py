@@ -90,6 +90,8 @@ class Plant:
         self._wake = asyncio.Event()
         self._again = False
         self.bytes_kept = 0
+        self.inferences = 0
+        """Samples that a model gave a finite number for."""
         self.problems: Counter[str] = Counter()
         self._warned: dict[str, float] = {}
         self._link = Link(
@@ -111,6 +113,26 @@ class Plant:
     def data_quality(self, samples: int, matured: int) -> DataQuality:
         """What may be said of the data: shares and counts."""
         return self.quality.report(self.problems, self._ingest.messages, samples, matured)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the session is there, subscribed and announced."""
+        return self._link.is_up
+
+    @property
+    def messages(self) -> int:
+        """Messages that a source covers."""
+        return self._ingest.messages
+
+    @property
+    def counted(self) -> Counter[str]:
+        """How often each `DataProblem` happened, those that are no reason for a warning included."""
+        return self._ingest.counters | self.problems  # the larger one: most of the problems stand in both
+
+    @property
+    def waiting(self) -> int:
+        """Effects of messages that wait to be stored."""
+        return len(self._waiting)
 
     @property
     def instances(self) -> int:
@@ -183,6 +205,7 @@ class Plant:
             for p in predictions
             if math.isfinite(p.value)
         ]
+        self.inferences += len(stored)
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(self._executor, self._store.add, batch, stored)

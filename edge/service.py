@@ -12,11 +12,14 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from broker_bridge.aiomqtt_session import AiomqttConnector
+from broker_bridge.health import Health
+from broker_bridge.metrics import Sheet, service_registry
 from broker_bridge.paho_session import PahoConnector
 from broker_bridge.session import BrokerMisconfigured, BrokerRefused, Connector
-from broker_bridge.settings import read_yaml, validate
+from broker_bridge.settings import ConfigError, read_yaml, validate
 from edge.config import EdgeConfig
 from edge.federation import Federation
+from edge.figures import EdgeFigures, PlantFigures, edge_sheet
 from edge.ingest import Ingest
 from edge.models import ModelStore
 from edge.outputs import common_home
@@ -57,7 +60,7 @@ async def run_edge(config: EdgeConfig, stop: asyncio.Event) -> int:
         return EXIT_CONFIGURATION
     try:
         return await service.run(stop)
-    except MapError as error:
+    except (MapError, ConfigError) as error:
         log.error("%s", error)  # noqa: TRY400
         return EXIT_CONFIGURATION
     except BaseExceptionGroup as group:
@@ -117,6 +120,9 @@ class _Edge:
         self._stored = asyncio.Event()
         self._served: Served | None = None
         self._said_quality: DataQuality | None = None
+        self._health = Health(config.health, service_registry(self._sheet))
+        self._health.condition("federation", self._why_no_federation)
+        self._health.condition("plant", self._why_no_plant)
 
     def _known_contract(self) -> Contract | None:
         """The contract to read the plant by: the approved file, or the one that a plan brought earlier."""
@@ -134,6 +140,11 @@ class _Edge:
         return None
 
     async def run(self, stop: asyncio.Event) -> int:
+        """Until stopped. Raises: MapError, ConfigError; BrokerRefused and BrokerMisconfigured, in a group."""
+        async with self._health.serving():
+            return await self._run(stop)
+
+    async def _run(self, stop: asyncio.Event) -> int:
         if self._contract is not None:
             bind(self._signal_map, self._contract)  # a map that doesn't fit ends the service before it connects
             self._contract_known.set()
@@ -149,9 +160,11 @@ class _Edge:
                 tasks.create_task(self._federation.run(), name="federation"),
                 tasks.create_task(self._run_plant(), name="plant"),
                 tasks.create_task(self._count_loop(), name="counts"),
-                tasks.create_task(self._start_trainer(), name="trainer"),
             ]
+            self._health.watch(*running)
+            running.append(tasks.create_task(self._start_trainer(), name="trainer"))  # without torch it ends at once
             await stop.wait()
+            self._health.stopping()
             await self._federation.close()
             if self._plant is not None:
                 await self._plant.close()
@@ -228,6 +241,37 @@ class _Edge:
             self._said_quality = report
             await self._federation.say(Kind.DATA_QUALITY, report)
         return Reason.DATA_QUALITY if report.verdict == "hold" else None
+
+    # Health ----------------------------------------------------------------------------------------------------------
+
+    def _why_no_federation(self) -> str | None:
+        return None if self._federation.is_up else "there is no session with the federation's broker"
+
+    def _why_no_plant(self) -> str | None:
+        if self._plant is None:
+            return "no contract is known yet: the aggregator's plan brings it" if self._contract is None else "starting"
+        return None if self._plant.is_up else "there is no session with the plant's broker"
+
+    def _sheet(self) -> Sheet:
+        plant = self._plant
+        return edge_sheet(
+            EdgeFigures(
+                federation=self._config.federation,
+                participant=self._config.participant,
+                is_up=self._federation.is_up,
+                status=self._federation.status,
+                matured=self._core.counts.matured,
+                trainer_reason=self._core.trainer_reason,
+                rejected=self._federation.rejected,
+                failed=self._federation.failed,
+                last_update=self._federation.last_update,
+                plant=PlantFigures(plant.is_up, plant.messages, plant.inferences, plant.waiting, plant.counted)
+                if plant is not None
+                else PlantFigures(),
+            )
+        )
+
+    # Models ----------------------------------------------------------------------------------------------------------
 
     def _on_plan(self, plan: Plan) -> None:
         """With `approve: any`, a plan's contract is what the plant is read by."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -14,8 +14,9 @@ from broker_bridge.settings import read_yaml, validate
 from headgate.exits import CommandError, Exit
 from headgate.parsers import Subparsers, add_command
 from uns_topics.contract import Contract
-from uns_topics.template import Lineage, ModelFile, Network, TemplateError, read_model_file
-from uns_topics.tensors import Role
+
+if TYPE_CHECKING:
+    from uns_topics.template import ModelFile
 
 KINDS = ("mlp", "cnn1d", "gru", "autoencoder")
 
@@ -71,6 +72,8 @@ def _widths(text: str) -> tuple[int, ...]:
 
 def run_new(arguments: argparse.Namespace) -> int:
     """`headgate model new`."""
+    from uns_topics.template import Lineage, Network  # numpy takes its time to import
+
     contract = validate(Contract, read_yaml(arguments.contract), str(arguments.contract))
     given = {"kind": arguments.kind, "hidden": arguments.hidden, "dropout": arguments.dropout}
     network = validate(Network, given, "command line")
@@ -99,6 +102,8 @@ def run_new(arguments: argparse.Namespace) -> int:
 
 def run_show(arguments: argparse.Namespace) -> int:
     """`headgate model show`."""
+    from uns_topics.template import TemplateError, read_model_file
+
     try:
         raw = arguments.file.read_bytes()
     except FileNotFoundError:
@@ -117,6 +122,8 @@ def run_show(arguments: argparse.Namespace) -> int:
 
 
 def _summary(model: ModelFile, size: int) -> dict[str, Any]:
+    from uns_topics.tensors import Role
+
     info, version, contract = model.template.info, model.version, model.template.contract
     return {
         "federation": version.federation,

@@ -6,16 +6,13 @@ import argparse
 import asyncio
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from broker_bridge.config import BrokerConfig
 from broker_bridge.paho_session import PahoConnector
 from broker_bridge.settings import validate
-from headgate.demo.simulator import Publisher, publish_fast, publish_paced
 from headgate.exits import CommandError, Exit
 from headgate.parsers import Subparsers, add_command
-from headgate.plants.emission import Emission
 from headgate.running import run_service, set_up_logging
 
 
@@ -45,6 +42,7 @@ def register(subparsers: Subparsers) -> None:
 
 def run_replay(arguments: argparse.Namespace) -> int:
     """`headgate replay`."""
+    from headgate.demo.simulator import Publisher, publish_fast, publish_paced
     from headgate.plants.cmapss import DataMalformed, DataMissing, emissions, read_subset
 
     if arguments.speed is not None and arguments.speed <= 0:
@@ -58,7 +56,7 @@ def run_replay(arguments: argparse.Namespace) -> int:
     except DataMalformed as error:
         raise CommandError(str(error), Exit.INTEGRITY) from None
     prefix = (arguments.prefix or f"acme/{arguments.subset.lower()}").rstrip("/")
-    recorded: Iterator[Emission] = emissions(subset, f"{prefix}/testbed/bench1")
+    recorded = emissions(subset, f"{prefix}/testbed/bench1")
 
     async def main(stop: asyncio.Event) -> int:
         publisher = Publisher(PahoConnector(broker), f"headgate-replay-{os.getpid()}")
