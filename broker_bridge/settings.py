@@ -65,8 +65,9 @@ def load(model: type[Config], path: Path, environ: Mapping[str, str] | None = No
 
 
 def override(content: dict[str, Any], environ: Mapping[str, str], fields: frozenset[str]) -> None:
-    """Set what the environment names (`HEADGATE_A__B` is `a.b`) in place; values are read as YAML scalars.
+    """Set what the environment names (`HEADGATE_A__B` is `a.b`) in place.
 
+    Values are read as YAML scalars; what is no YAML is text.
     Variables whose first part is no field of the model belong to something else and are left alone.
     """
     for name, text in sorted(environ.items()):
@@ -79,7 +80,10 @@ def override(content: dict[str, Any], environ: Mapping[str, str], fields: frozen
             if not isinstance(inner, dict):
                 raise ConfigError(f"{name}: {part} is not a group of settings")
             place = inner
-        place[path[-1]] = yaml.safe_load(text)
+        try:
+            place[path[-1]] = yaml.safe_load(text)
+        except yaml.YAMLError:  # such as [::1]:9464
+            place[path[-1]] = text
 
 
 def _place(location: tuple[int | str, ...]) -> str:

@@ -76,14 +76,14 @@ def _url_of(path: Path) -> str:
 
 
 def _host_and_port(url: str) -> tuple[str, int]:
-    parts = urlsplit(url if "://" in url else f"http://{url}")
     try:
-        port = parts.port
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        host, port = parts.hostname, parts.port
     except ValueError:
-        port = None
-    if parts.scheme != "http" or not parts.hostname or not port or parts.path not in ("", "/", PAGE) or parts.query:
+        host = port = None
+    if not host or not port or parts.scheme != "http" or parts.path not in ("", "/", PAGE) or parts.query:
         raise CommandError(f"{url!r} is no place to ask: write http://127.0.0.1:9464", Exit.USAGE)
-    return parts.hostname, port
+    return host, port
 
 
 def _ask(host: str, port: int, timeout_s: float) -> tuple[int, str]:

@@ -48,6 +48,11 @@ def test_every_problem_has_a_line(tmp_path: Path) -> None:
     assert [line.split(": ")[1] for line in lines] == ["participant", "data_dir", "max_samples"]
 
 
+def test_an_override_that_is_no_yaml_is_text(tmp_path: Path) -> None:
+    config = load(EdgeConfig, write(tmp_path, EDGE), {"HEADGATE_HEALTH__LISTEN": "[::1]:9464"})
+    assert config.health.address == ("::1", 9464)
+
+
 def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
     environment = {
         "HEADGATE_BROKER__URL": "mqtts://broker.acme:8884",
