@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from broker_bridge.metrics import Sheet, service_registry
 from broker_bridge.notify import Notifier
 from broker_bridge.settings import ConfigError, validate
 from tests.aio import run
+from tests.support.prometheus import fetch
 
 
 @pytest.mark.parametrize(
@@ -58,27 +60,15 @@ def test_an_address_that_is_none_is_refused(listen: str, sentence: str) -> None:
         validate(HealthConfig, {"listen": listen}, "edge.yaml")
 
 
+Ask = Callable[[str], Awaitable[tuple[int, str]]]
+
+
 @asynccontextmanager
 async def asking(health: Health, config: HealthConfig) -> AsyncIterator[Ask]:
+    """While the service answers: status and body by path."""
     async with health.serving():
-        assert config.address is not None
-        yield Ask(*config.address)
-
-
-class Ask:
-    """Asks one server for pages."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._host = host
-        self._port = port
-
-    async def __call__(self, path: str) -> tuple[int, str]:
-        reader, writer = await asyncio.open_connection(self._host, self._port)
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode())
-        head, _, body = (await reader.read(-1)).partition(b"\r\n\r\n")
-        writer.close()
-        await writer.wait_closed()
-        return int(head.split(b" ")[1]), body.decode()
+        assert config.listen is not None
+        yield functools.partial(fetch, config.listen)
 
 
 def local() -> HealthConfig:
@@ -193,17 +183,17 @@ def test_run_answers_until_it_is_cancelled() -> None:
         config = local()
         health = Health(config, notifier=silent())
         serving = asyncio.create_task(health.run())
-        assert config.address is not None
+        assert config.listen is not None
         while True:
             try:
-                assert await Ask(*config.address)("/healthz") == (200, "ok\n")
+                assert await fetch(config.listen, "/healthz") == (200, "ok\n")
                 break
             except ConnectionRefusedError:
                 continue
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
         with pytest.raises(ConnectionRefusedError):
-            await Ask(*config.address)("/healthz")
+            await fetch(config.listen, "/healthz")
 
     run(main())
 

@@ -237,6 +237,20 @@ def test_a_data_folder_that_cannot_be_made_ends_the_edge(tmp_path: Path, caplog:
     assert str(tmp_path / "contract.yaml" / "data") in said
 
 
+def test_a_port_for_health_that_is_taken_ends_the_service(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "base.onnx").write_bytes(tiny_model())
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        health = {"listen": f"127.0.0.1:{taken.getsockname()[1]}"}
+        config = {"federation": "tiny", "model": "base.onnx", "data_dir": "aggregator", "health": health}
+        files = {"edge": edge(tmp_path, health=health), "aggregator": write(tmp_path / "aggregator.yaml", config)}
+        for command, path in files.items():
+            code, said = failing_service(caplog, command, "--config", str(path))
+            assert code == Exit.USAGE
+            assert f"health.listen: {health['listen']} can't be listened on" in said
+
+
 def test_a_model_that_is_none_ends_the_aggregator(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "base.onnx").write_text("contract: 1")
     path = write(tmp_path / "aggregator.yaml", {"federation": "tiny", "model": "base.onnx", "data_dir": "data"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 
@@ -19,6 +20,24 @@ OTHER_UNITS = (
 _NAME = re.compile(r"(headgate|process)(_[a-z0-9]+)+")
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _VALUES = {"le": re.compile(r"[0-9]+\.[0-9]+|\+Inf"), "version": re.compile(r"\d+\.\d+\.\d+")}
+
+
+async def fetch(listen: str, path: str) -> tuple[int, str]:
+    """Status and body of a page. Args: listen: address and port, as in a configuration."""
+    host, _, port = listen.rpartition(":")
+    reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: {listen}\r\n\r\n".encode())
+    head, _, body = (await reader.read(-1)).partition(b"\r\n\r\n")
+    writer.close()
+    await writer.wait_closed()
+    return int(head.split(b" ")[1]), body.decode()
+
+
+async def scrape(listen: str) -> Scrape:
+    """What Prometheus would read there now."""
+    status, text = await fetch(listen, "/metrics")
+    assert status == 200
+    return Scrape(text)
 
 
 class Scrape:
