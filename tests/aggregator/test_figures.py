@@ -44,7 +44,7 @@ def played() -> World:
     world = World(make_rules(rounds=2))
     world.boot_up("a", "b")
     world.advance(20.0)
-    world.status("a", "b")
+    world.status("a", "b", holds_version=1)
     world.send("a")
     world.do(world.update("a", "again", generation=9))
     world.send("b")
@@ -88,6 +88,7 @@ def test_a_federation_at_work() -> None:
         updates = scrape.value("headgate_aggregator_updates_total", participant=who, result="accepted", code="none")
         assert updates == 1
         assert scrape.value("headgate_aggregator_participant_online", participant=who) == 1
+        assert scrape.value("headgate_aggregator_participant_held_version", participant=who) == 1
     rejected = scrape.value("headgate_aggregator_updates_total", participant="a", result="rejected")
     assert rejected == 1
     assert scrape.value("headgate_aggregator_updates_total", code="generation") == 1

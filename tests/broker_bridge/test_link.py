@@ -108,6 +108,42 @@ def test_connect_announce_lose_and_connect_again() -> None:
     run(main())
 
 
+def test_it_is_up_from_the_end_of_on_up_to_the_loss() -> None:
+    async def main() -> None:
+        broker = MemoryBroker()
+        owner = Owner(broker.connector())
+        seen: list[bool] = []
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def announce(session: Session, birth: int) -> None:
+            await session.subscribe("to-edge")
+            begun.set()
+            await go_on.wait()
+            seen.append(owner.link.is_up)
+
+        owner.announce = announce
+        assert not owner.link.is_up
+        async with running(owner):
+            await begun.wait()
+            assert owner.link.session is not None
+            assert not owner.link.is_up
+            go_on.set()
+            await owner.told("up 1")
+            for _ in range(10):  # the link's own task goes on after `on_up`
+                await asyncio.sleep(0)
+            assert owner.link.is_up
+            owner.awake.clear()
+            broker.drop("edge", "cable cut")
+            await owner.told("down")
+            assert not owner.link.is_up
+            owner.awake.set()
+            await owner.told("up 2")
+        assert not owner.link.is_up
+        assert seen == [False, False]
+
+    run(main())
+
+
 def test_close_publishes_the_death_and_not_the_will() -> None:
     async def main() -> None:
         broker = MemoryBroker()

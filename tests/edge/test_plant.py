@@ -148,6 +148,23 @@ def test_a_swap_judges_the_newest_sample_again(tmp_path: Path) -> None:
     run(main())
 
 
+def test_what_it_counts(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path) as world:
+            world.plant.serve(served(1))
+            garbage = Message(f"{LINE}/spi", b"{")
+            for message in (board(1), board(2), garbage, board(3), board(3)):
+                world.plant.on_message(message)
+            await world.until(lambda: len(world.events) == 3)
+            assert world.plant.is_up
+            assert (world.plant.messages, world.plant.inferences) == (5, 3)
+            assert world.plant.counted == {"undecodable": 1, "duplicate": 1}
+            assert world.plant.waiting == 0
+        assert not world.plant.is_up
+
+    run(main())
+
+
 def test_state_never_goes_back_in_time_and_events_are_complete(tmp_path: Path) -> None:
     async def main() -> None:
         async with running(tmp_path) as world:

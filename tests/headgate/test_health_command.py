@@ -43,16 +43,16 @@ def service(host: str = "127.0.0.1", **checks: Check) -> Iterator[str]:
 @contextmanager
 def running(serve) -> Iterator[None]:  # type: ignore[no-untyped-def]
     listening, stop = threading.Event(), asyncio.Event()
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve(listening, stop)))
-    thread.start()
-    try:
-        assert listening.wait(20)
-        yield
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()
-        loop.close()
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        thread = threading.Thread(target=lambda: runner.run(serve(listening, stop)))
+        thread.start()
+        try:
+            assert listening.wait(20)
+            yield
+        finally:
+            loop.call_soon_threadsafe(stop.set)
+            thread.join()
 
 
 def asked(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -125,17 +125,23 @@ def test_somebody_else_answers(capsys: pytest.CaptureFixture[str]) -> None:
     assert "answers 404" in err
 
     async def ssh(listening: threading.Event, stop: asyncio.Event) -> None:
+        greeted = asyncio.Event()
+
         async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(b"SSH-2.0-OpenSSH_9.2\r\n")
             writer.write_eof()
             await reader.read(-1)
             writer.close()
+            await writer.wait_closed()
+            greeted.set()
 
         server = await asyncio.start_server(greet, "127.0.0.1", 0)
         ports.append(server.sockets[0].getsockname()[1])
         listening.set()
         await stop.wait()
+        await greeted.wait()
         server.close()
+        await server.wait_closed()
 
     with running(ssh):
         code, _, err = asked(capsys, f"127.0.0.1:{ports[1]}")
