@@ -24,6 +24,9 @@ from broker_bridge.http_server import (
 )
 from tests.aio import run
 
+LARGE = 20_000_000
+"""Bytes of a page that no socket buffer holds."""
+
 
 @asynccontextmanager
 async def serving(**settings: Any) -> AsyncIterator[int]:
@@ -36,7 +39,7 @@ async def serving(**settings: Any) -> AsyncIterator[int]:
         "/page": lambda: Response(200, b"hello\n"),
         "/none": lambda: Response(503, b"broker: away\n"),
         "/broken": broken,
-        "/large": lambda: Response(200, bytes(50_000_000)),
+        "/large": lambda: Response(200, bytes(LARGE)),
     }
     server = HttpServer(pages, **settings)
     await server.start("127.0.0.1", 0)
@@ -60,13 +63,13 @@ async def ask(port: int, request: bytes) -> tuple[bytes, dict[bytes, bytes], byt
 
 async def rest(reader: asyncio.StreamReader) -> bytes:
     """What comes until the server cuts the connection off."""
-    got = b""
+    got = []
     try:
         while some := await reader.read(65_536):
-            got += some
+            got.append(some)
     except ConnectionError:
         pass
-    return got
+    return b"".join(got)
 
 
 @pytest.mark.parametrize(
@@ -230,9 +233,52 @@ def test_a_crowd_is_answered_refused_or_reset_and_then_all_is_well() -> None:
     run(main())
 
 
-def test_close_cuts_off_who_is_connected() -> None:
+def test_beyond_all_bounds_connections_are_reset() -> None:
+    async def main() -> None:
+        async with serving(max_connections=1, exchange_s=3600.0) as port:
+            held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(1 + MAX_REFUSALS)]
+            assert b" 503 " in await rest(held[-1][0])
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            assert await rest(reader) == b""
+            for _, one in [*held, (reader, writer)]:
+                one.transport.abort()
+
+    run(main())
+
+
+def test_a_client_that_asks_and_then_only_listens_gets_all_of_a_large_page() -> None:
     async def main() -> None:
         async with serving() as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /large HTTP/1.1\r\n\r\n")
+            writer.write_eof()
+            answer = await rest(reader)
+            assert len(answer.partition(b"\r\n\r\n")[2]) == LARGE
+            writer.close()
+            await writer.wait_closed()
+
+    run(main())
+
+
+def test_a_refused_client_may_finish_what_it_says() -> None:
+    async def main() -> None:
+        async with serving() as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"POST /page HTTP/1.1\r\nContent-Length: 3000\r\n\r\n")
+            assert b" 405 " in await rest(reader)
+            for _ in range(3):  # to a socket that was closed over there, the second one would fail
+                writer.write(b"x" * 1000)
+                await writer.drain()
+                await asyncio.sleep(0)
+            assert not writer.is_closing()
+            writer.transport.abort()
+
+    run(main())
+
+
+def test_close_cuts_off_who_is_connected() -> None:
+    async def main() -> None:
+        async with serving(exchange_s=3600.0) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             await ask(port, b"GET /page HTTP/1.1\r\n\r\n")  # connections are taken in order
         assert await rest(reader) == b""
