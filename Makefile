@@ -31,11 +31,11 @@ check: $(STAMP)
 	$(BIN)/mypy
 
 test: $(STAMP) check
-	@scripts/need-mosquitto
+	@scripts/need-test-programs
 	$(BIN)/pytest $(ARGS)
 
 bench: $(STAMP)
-	@scripts/need-mosquitto
+	@scripts/need-test-programs
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean:

@@ -18,10 +18,11 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from broker_bridge._socket import ReadAheadSocket
+from broker_bridge._open import Stage
+from broker_bridge._socket import Wire
+from broker_bridge._websocket import MAX_PACKET_BYTES
 from broker_bridge.config import BrokerConfig
 from broker_bridge.session import (
-    BrokerMisconfigured,
     BrokerRefused,
     BrokerUnreachable,
     PublishRefused,
@@ -70,26 +71,17 @@ def check_granted(config: BrokerConfig, filters: tuple[str, ...], answers: list[
         raise BrokerRefused(f"broker {config.address} refused the subscription to {named}")
 
 
-def read_password(config: BrokerConfig) -> str | None:
-    """Read the password file, without its last line break. Raises: BrokerMisconfigured."""
-    if config.password_file is None:
-        return None
-    try:
-        return config.password_file.read_text("utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
-        raise BrokerMisconfigured(f"the password file {config.password_file} can't be read: {reason}") from error
-
-
 @asynccontextmanager
-async def answer_in_time(config: BrokerConfig) -> AsyncIterator[None]:
-    """Bound everything up to CONNACK. Raises: BrokerUnreachable."""
+async def answer_in_time(config: BrokerConfig) -> AsyncIterator[Stage]:
+    """Bound everything up to CONNACK; what is waited for stands in the stage. Raises: BrokerUnreachable."""
+    stage = Stage()
     try:
         async with asyncio.timeout(config.connect_timeout_s):
-            yield
+            yield stage
     except TimeoutError:
         raise BrokerUnreachable(
-            f"broker {config.address} unreachable: no answer within {config.connect_timeout_s:g} s"
+            f"broker {config.address} unreachable: no answer within {config.connect_timeout_s:g} s, "
+            f"waiting for {stage.waiting_for}"
         ) from None
 
 
@@ -102,8 +94,8 @@ class Driver:
         config: the broker's address for messages to people.
     """
 
-    def __init__(self, client: mqtt.Client, sock: ReadAheadSocket, config: BrokerConfig) -> None:
-        self.max_packet_bytes: int | None = None
+    def __init__(self, client: mqtt.Client, sock: Wire, config: BrokerConfig) -> None:
+        self.max_packet_bytes = _packet_limit(config, None)
         self._client = client
         self._sock = sock
         self._fd = sock.fileno()
@@ -153,8 +145,9 @@ class Driver:
         address, limit = self._config.address, self.max_packet_bytes
         # The fixed header takes up to 5 bytes; topic length, packet id and the length of properties take 5 more.
         if limit is not None and len(payload) + len(topic.encode()) + 10 > limit:
+            why = "over WebSocket" if limit == MAX_PACKET_BYTES and self._config.websocket else "it announced"
             raise PublishRefused(
-                f"{len(payload)} bytes on {topic!r} are more than broker {address} takes: it announced {limit}"
+                f"{len(payload)} bytes on {topic!r} are more than broker {address} takes: {why} {limit}"
             )
         slots = self._slots
         await slots.acquire()
@@ -260,7 +253,7 @@ class Driver:
     def _on_connect(
         self, _client: mqtt.Client, _userdata: Any, _flags: mqtt.ConnectFlags, code: ReasonCode, properties: Properties
     ) -> None:
-        self.max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
+        self.max_packet_bytes = _packet_limit(self._config, getattr(properties, "MaximumPacketSize", None))
         # paho doesn't heed this announcement, and a broker ends the connection of a client that sends more.
         announced = getattr(properties, "ReceiveMaximum", None)
         if announced is not None and announced < MAX_INFLIGHT:
@@ -300,9 +293,7 @@ class Driver:
         self._soon(self._write)
 
     def _on_unregister_write(self, _client: mqtt.Client, _userdata: Any, _sock: object) -> None:
-        if self._writing:
-            self._writing = False
-            self._loop.remove_writer(self._fd)
+        self._watch_writing(wanted=self._sock.unsent)
 
     def _soon(self, call: Callable[[], None]) -> None:
         if threading.get_ident() == self._thread:
@@ -322,14 +313,27 @@ class Driver:
 
     def _read(self) -> None:
         for _ in range(_READS_PER_TURN):
-            if not self._step(self._client.loop_read) or not self._sock.pending():
+            if not self._step(self._client.loop_read):
                 return
-        self._loop.call_soon(self._read)  # the rest has been read already: no readiness will tell of it
+            if not self._sock.pending():
+                break
+        else:
+            self._loop.call_soon(self._read)  # the rest has been read already: no readiness will tell of it
+        if self._sock.unsent:  # reading makes a WebSocket answer pings, and an answer may not fit
+            self._watch_writing(wanted=True)
 
     def _write(self) -> None:
-        if self._step(self._client.loop_write) and self._client.want_write() and not self._writing:
-            self._writing = True
+        # A readiness may come for what the socket keeps alone, which paho knows nothing of.
+        self._sock.flush()
+        if self._step(self._client.loop_write):
+            self._watch_writing(wanted=self._client.want_write() or self._sock.unsent)
+
+    def _watch_writing(self, *, wanted: bool) -> None:
+        if wanted and not self._writing:
             self._loop.add_writer(self._fd, self._write)
+        elif self._writing and not wanted:
+            self._loop.remove_writer(self._fd)
+        self._writing = wanted
 
     def _misc(self) -> None:
         if self._step(self._client.loop_misc):
@@ -361,6 +365,12 @@ async def closing(
         await driver.leave(disconnect)
     finally:
         driver.abort()
+
+
+def _packet_limit(config: BrokerConfig, announced: int | None) -> int | None:
+    if not config.websocket:
+        return announced
+    return MAX_PACKET_BYTES if announced is None else min(announced, MAX_PACKET_BYTES)
 
 
 async def _first(*futures: asyncio.Future[Any]) -> None:

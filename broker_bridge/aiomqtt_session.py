@@ -17,6 +17,7 @@ import aiomqtt
 from paho.mqtt.reasoncodes import ReasonCode
 
 from broker_bridge._dispatch import dispatch
+from broker_bridge._open import open_socket
 from broker_bridge._paho import (
     MAX_INFLIGHT,
     Driver,
@@ -25,10 +26,9 @@ from broker_bridge._paho import (
     clean_session,
     closing,
     protocol_version,
-    read_password,
     requests,
 )
-from broker_bridge._socket import open_socket
+from broker_bridge._password import read_password
 from broker_bridge.config import BrokerConfig
 from broker_bridge.session import Message, OnMessage, Session, SessionLost, Will
 
@@ -67,7 +67,7 @@ class AiomqttConnector:
             config.port,
             identifier=client_id,
             username=config.username,
-            password=await asyncio.to_thread(read_password, config),
+            password=await asyncio.to_thread(read_password, config.password_file),
             protocol=aiomqtt.ProtocolVersion(protocol_version(config)),
             will=None if will is None else aiomqtt.Will(will.topic, will.payload, will.qos, will.retain),
             clean_session=clean_session(config),
@@ -77,8 +77,8 @@ class AiomqttConnector:
             queue_type=_inbox(hand_on),
             logger=_QUIET,
         )
-        async with answer_in_time(config):
-            driver = Driver(client._client, await open_socket(config), config)  # noqa: SLF001 - see the module's text
+        async with answer_in_time(config) as stage:
+            driver = Driver(client._client, await open_socket(config, stage), config)  # noqa: SLF001 - see the module's text
             entering = asyncio.create_task(client.__aenter__(), name=f"connect {client_id}")
             try:
                 await driver.accepted()

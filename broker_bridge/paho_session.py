@@ -15,6 +15,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from broker_bridge._dispatch import dispatch
+from broker_bridge._open import open_socket
 from broker_bridge._paho import (
     Driver,
     answer_in_time,
@@ -22,10 +23,9 @@ from broker_bridge._paho import (
     clean_session,
     closing,
     protocol_version,
-    read_password,
     requests,
 )
-from broker_bridge._socket import open_socket
+from broker_bridge._password import read_password
 from broker_bridge.config import BrokerConfig
 from broker_bridge.session import Message, OnMessage, PublishRefused, Session, Will
 
@@ -57,12 +57,12 @@ class PahoConnector:
             reconnect_on_failure=False,
         )
         if config.username is not None:
-            client.username_pw_set(config.username, await asyncio.to_thread(read_password, config))
+            client.username_pw_set(config.username, await asyncio.to_thread(read_password, config.password_file))
         if will is not None:
             client.will_set(will.topic, will.payload, will.qos, will.retain)
         client.on_message = partial(_hand_on, asyncio.get_running_loop(), on_message)
-        async with answer_in_time(config):
-            driver = Driver(client, await open_socket(config), config)
+        async with answer_in_time(config) as stage:
+            driver = Driver(client, await open_socket(config, stage), config)
             client.on_subscribe = client.on_unsubscribe = partial(_acknowledge, driver)
             try:
                 client.connect(config.host, config.port, config.keepalive_s)

@@ -6,7 +6,7 @@ A `Connector` opens sessions; a `Session` is one connection from CONNACK to its 
 Errors:
     SessionError
     ├── BrokerUnreachable    no connection: wait and try again
-    ├── BrokerRefused        the broker answered no (credentials, authorisation): trying again won't help
+    ├── BrokerRefused        the broker or a proxy answered no (credentials, authorisation): trying again won't help
     ├── BrokerMisconfigured  a file that the configuration names can't be used: trying again won't help
     ├── SessionLost          the connection ended while in use
     └── PublishRefused       the broker took the packet and refused it (MQTT 5 reason code), or it is over the limit
@@ -29,7 +29,7 @@ class BrokerUnreachable(SessionError):
 
 
 class BrokerRefused(SessionError):
-    """The broker refused the connection for a reason that trying again won't change (credentials, authorisation)."""
+    """The broker, or a proxy on the way, refused for a reason that trying again won't change (credentials)."""
 
 
 class BrokerMisconfigured(SessionError):
@@ -72,7 +72,9 @@ class Session(Protocol):
 
     @property
     def max_packet_bytes(self) -> int | None:
-        """The largest packet that the broker announced (MQTT 5); None where it announced nothing."""
+        """The largest packet that may be sent: what the broker announced (MQTT 5), at most 60,000 over WebSocket; None
+        for no known limit.
+        """
 
     async def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
         """Publish; at QoS 1 return after PUBACK. A PUBACK is no proof of durability.

@@ -1,4 +1,4 @@
-"""Real brokers for tests: each in a process of its own, on a free loopback port, ended with the test."""
+"""Real brokers and proxies for tests: each a process of its own, on a free loopback port, ended with the test."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _START_S = 15.0
 
 @dataclass(frozen=True)
 class Server:
-    """A running broker."""
+    """A running broker or proxy."""
 
     host: str
     port: int
@@ -31,7 +31,8 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"{self.scheme}://{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
 
     def kill(self) -> None:
         """End it as a power cut would."""
@@ -41,7 +42,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Certificates:
-    """PEM files of one certificate authority, one server (127.0.0.1, localhost) and one client."""
+    """PEM files of one certificate authority, one server (127.0.0.1, ::1, localhost) and one client."""
 
     ca: Path
     server: Path
@@ -53,7 +54,9 @@ class Certificates:
 @contextmanager
 def mosquitto(
     *,
+    host: str = "127.0.0.1",
     port: int | None = None,
+    websockets: bool = False,
     passwords: dict[str, str] | None = None,
     certificates: Certificates | None = None,
     max_packet_size: int | None = None,
@@ -65,7 +68,9 @@ def mosquitto(
     """Run Mosquitto.
 
     Args:
+        host: the address to listen on.
         port: a port to come back on after a kill; by default a free one.
+        websockets: listen for WebSocket instead of plain MQTT.
         passwords: by user name; None lets everybody in.
         certificates: listen with TLS and demand a client certificate.
         max_packet_size: bytes above which a packet ends the connection (announced in MQTT 5).
@@ -76,9 +81,12 @@ def mosquitto(
     """
     with TemporaryDirectory(prefix="mosquitto-") as name:
         directory = Path(name)
-        port = port or _free_port()
+        port = port or free_port(host)
         lines = [
-            f"listener {port} 127.0.0.1",
+            # Mosquitto 2.0.11 doesn't start with WebSocket listeners alone, and listens everywhere without the domain.
+            *([f"listener 0 {directory / 'socket'}"] if websockets else []),
+            f"listener {port} {host}",
+            *(["protocol websockets", f"socket_domain {'ipv6' if ':' in host else 'ipv4'}"] if websockets else []),
             "set_tcp_nodelay true",
             "persistence false",
             f"max_queued_messages {max_queued_messages}",
@@ -109,14 +117,40 @@ def mosquitto(
         config = directory / "mosquitto.conf"
         config.write_text("\n".join([*lines, extra, ""]), "utf-8")
         command = [_program("mosquitto"), "-c", str(config)]
-        with _running(command, port, directory, "mqtts" if certificates else "mqtt") as server:
+        scheme = ("wss" if certificates else "ws") if websockets else ("mqtts" if certificates else "mqtt")
+        with _running(command, port, directory, scheme, host) as server:
+            yield server
+
+
+@contextmanager
+def tinyproxy(*allowed: int, users: dict[str, str] | None = None) -> Iterator[Server]:
+    """Run an HTTP proxy.
+
+    Args:
+        allowed: ports that CONNECT may lead to.
+        users: passwords by user name that it demands; None lets everybody through.
+    """
+    with TemporaryDirectory(prefix="tinyproxy-") as name:
+        directory, port = Path(name), free_port()
+        lines = [
+            f"Port {port}",
+            "Listen 127.0.0.1",
+            "Timeout 600",
+            f'LogFile "{directory / "log"}"',
+            "LogLevel Connect",
+            *(f"ConnectPort {target}" for target in allowed),
+            *(f"BasicAuth {user} {password}" for user, password in (users or {}).items()),
+        ]
+        config = directory / "tinyproxy.conf"
+        config.write_text("\n".join([*lines, ""]), "utf-8")
+        with _running([_program("tinyproxy"), "-d", "-c", str(config)], port, directory, "http") as server:
             yield server
 
 
 @contextmanager
 def amqtt_server(*, port: int | None = None) -> Iterator[Server]:
     """Run the embedded broker in a process of its own."""
-    port = port or _free_port()
+    port = port or free_port()
     code = f"import asyncio; from broker_bridge.embedded import serve; asyncio.run(serve(port={port}))"
     command = [sys.executable, "-c", code]
     with TemporaryDirectory(prefix="amqtt-") as name, _running(command, port, Path(name)) as server:
@@ -133,7 +167,7 @@ def make_certificates(directory: Path) -> Certificates:
     key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     run("req", "-x509", *key, "-days", "1", "-subj", "/CN=test authority", "-keyout", "ca.key", "-out", "ca.pem")
     for who in ("server", "client"):
-        (directory / f"{who}.ext").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n", "utf-8")
+        (directory / f"{who}.ext").write_text("subjectAltName=IP:127.0.0.1,IP:::1,DNS:localhost\n", "utf-8")
         run("req", *key, "-subj", f"/CN={who}", "-keyout", f"{who}.key", "-out", f"{who}.csr")
         run(
             *("x509", "-req", "-in", f"{who}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
@@ -149,13 +183,15 @@ def make_certificates(directory: Path) -> Certificates:
 
 
 @contextmanager
-def _running(command: list[str], port: int, directory: Path, scheme: str = "mqtt") -> Iterator[Server]:
+def _running(
+    command: list[str], port: int, directory: Path, scheme: str = "mqtt", host: str = "127.0.0.1"
+) -> Iterator[Server]:
     output = directory / "output"
     with output.open("wb") as stream:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT)
     try:
-        _wait_until_listening(process, port, output)
-        yield Server("127.0.0.1", port, process, directory, scheme, directory / "log")
+        _wait_until_listening(process, host, port, output)
+        yield Server(host, port, process, directory, scheme, directory / "log")
     finally:
         with suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
@@ -166,11 +202,11 @@ def _running(command: list[str], port: int, directory: Path, scheme: str = "mqtt
             process.wait()
 
 
-def _wait_until_listening(process: subprocess.Popen[bytes], port: int, output: Path) -> None:
+def _wait_until_listening(process: subprocess.Popen[bytes], host: str, port: int, output: Path) -> None:
     deadline = time.monotonic() + _START_S
     while True:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
+        with socket.socket(_family(host)) as probe:
+            if probe.connect_ex((host, port)) == 0:
                 return
         if process.poll() is not None or time.monotonic() > deadline:
             raise AssertionError(f"{process.args!r} doesn't listen on port {port}: {output.read_text()!r}")
@@ -188,11 +224,16 @@ def _password_file(directory: Path, passwords: dict[str, str]) -> Path:
 def _program(name: str) -> str:
     path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin")
     if path is None:
-        raise AssertionError(f"{name} is not installed. On Debian or Ubuntu: apt-get install mosquitto openssl")
+        raise AssertionError(f"{name} is not installed. On Debian or Ubuntu: scripts/need-test-programs")
     return path
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a port of this address that nobody listens on."""
+    with socket.socket(_family(host)) as probe:
+        probe.bind((host, 0))
         return int(probe.getsockname()[1])
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

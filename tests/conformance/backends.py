@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, Protocol
 
 from broker_bridge.aiomqtt_session import AiomqttConnector
 from broker_bridge.config import BrokerConfig
 from broker_bridge.memory import MemoryBroker
+from broker_bridge.network import ProxyConfig
 from broker_bridge.paho_session import PahoConnector
 from broker_bridge.session import Connector
-from tests.servers import Server, amqtt_server, mosquitto
+from tests.servers import Certificates, Server, amqtt_server, make_certificates, mosquitto, tinyproxy
 
 
 class RunningBroker(Protocol):
@@ -34,9 +37,13 @@ class Backend:
     library: Literal["memory", "aiomqtt", "paho"]
     server: Literal["memory", "amqtt", "mosquitto"]
     protocol: Literal["3.1.1", "5"] = "3.1.1"
+    way: Literal["tcp", "ws", "wss", "proxy"] = "tcp"
+    """How it gets there: `wss` and `proxy` with a client certificate, `proxy` with credentials of its own too."""
 
     def __str__(self) -> str:
-        return "memory" if self.library == "memory" else f"{self.library}-{self.server}-{self.protocol}"
+        if self.library == "memory":
+            return "memory"
+        return "-".join([self.library, self.server, self.protocol, *([] if self.way == "tcp" else [self.way])])
 
     @contextmanager
     def broker(self, passwords: dict[str, str] | None = None) -> Iterator[RunningBroker]:
@@ -48,17 +55,46 @@ class Backend:
             with amqtt_server() as server:
                 yield _Network(self, server)
         else:
-            with mosquitto(passwords=passwords) as server:
-                yield _Network(self, server)
+            with ExitStack() as stack:
+                certificates = None
+                if self.way in {"wss", "proxy"}:
+                    folder = stack.enter_context(TemporaryDirectory(prefix="certificates-"))
+                    certificates = make_certificates(Path(folder))
+                server = stack.enter_context(
+                    mosquitto(passwords=passwords, certificates=certificates, websockets=self.way in {"ws", "wss"})
+                )
+                way = {} if certificates is None else with_certificates(certificates)
+                if self.way == "proxy":
+                    proxy = stack.enter_context(tinyproxy(server.port, users={"plant": "let-me-out"}))
+                    (proxy.directory / "password").write_text("let-me-out\n", "utf-8")
+                    way["proxy"] = ProxyConfig(
+                        url=proxy.url, username="plant", password_file=proxy.directory / "password"
+                    )
+                yield _Network(self, server, way)
+
+
+def with_certificates(certificates: Certificates) -> dict[str, Any]:
+    """The fields of a configuration that trusts the authority and shows the client's certificate."""
+    return {
+        "ca_file": certificates.ca,
+        "client_certificate_file": certificates.client,
+        "client_key_file": certificates.client_key,
+    }
 
 
 MEMORY = Backend("memory", "memory")
 MOSQUITTO = [Backend(library, "mosquitto", protocol) for library in ("aiomqtt", "paho") for protocol in ("3.1.1", "5")]
 """Mosquitto does everything that the suite asks for."""
+WEBSOCKET = [
+    *(replace(backend, way="ws") for backend in MOSQUITTO),
+    Backend("aiomqtt", "mosquitto", "5", "wss"),
+    Backend("paho", "mosquitto", "3.1.1", "wss"),
+]
+PROXY = [Backend("aiomqtt", "mosquitto", "5", "proxy"), Backend("paho", "mosquitto", "3.1.1", "proxy")]
 AMQTT = [Backend("aiomqtt", "amqtt"), Backend("paho", "amqtt")]
 """amqtt speaks MQTT 3.1.1 only and, as embedded, asks for no credentials."""
-EVERY = [MEMORY, *AMQTT, *MOSQUITTO]
-WITH_CREDENTIALS = [MEMORY, *MOSQUITTO]
+EVERY = [MEMORY, *AMQTT, *MOSQUITTO, *WEBSOCKET, *PROXY]
+WITH_CREDENTIALS = [MEMORY, *MOSQUITTO, *WEBSOCKET, *PROXY]
 
 
 class _Memory:
@@ -76,9 +112,10 @@ class _Memory:
 
 
 class _Network:
-    def __init__(self, backend: Backend, server: Server) -> None:
+    def __init__(self, backend: Backend, server: Server, way: dict[str, Any] | None = None) -> None:
         self._backend = backend
         self._server = server
+        self._way = way or {}
 
     def connector(self, username: str | None = None, password: str | None = None) -> Connector:
         password_file = None
@@ -86,7 +123,11 @@ class _Network:
             password_file = self._server.directory / f"{username}.password"
             password_file.write_text(f"{password}\n", "utf-8")
         config = BrokerConfig(
-            url=self._server.url, username=username, password_file=password_file, protocol=self._backend.protocol
+            url=self._server.url,
+            username=username,
+            password_file=password_file,
+            protocol=self._backend.protocol,
+            **self._way,
         )
         return network_connector(self._backend, config)
 
