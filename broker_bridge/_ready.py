@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import Callable
 from typing import Protocol
@@ -34,7 +35,10 @@ def reason_of(error: OSError | ValueError) -> str:
     if isinstance(error, ssl.SSLError):
         return error.reason or str(error)
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror[0].lower() + error.strerror[1:]
+        text = error.strerror
+        if error.errno is not None and text.startswith("Connect call failed"):  # asyncio puts the address in its place
+            text = os.strerror(error.errno)
+        return text[0].lower() + text[1:]
     return str(error) or type(error).__name__
 
 

@@ -104,3 +104,69 @@ def test_an_encrypted_key_is_an_error_and_not_a_question_on_the_terminal(
                 pass
 
     run(main())
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "path", "tls", "address"),
+    [
+        ("ws://broker", "broker", 80, "/mqtt", False, "ws://broker:80/mqtt"),
+        ("wss://broker", "broker", 443, "/mqtt", True, "wss://broker:443/mqtt"),
+        ("ws://broker:8080/", "broker", 8080, "/", False, "ws://broker:8080/"),
+        ("wss://[::1]:9001/a/b%20c", "::1", 9001, "/a/b%20c", True, "wss://[::1]:9001/a/b%20c"),
+    ],
+)
+def test_websocket_urls(url: str, host: str, port: int, path: str, *, tls: bool, address: str) -> None:
+    config = BrokerConfig(url=url)
+    assert config.websocket
+    assert (config.host, config.port, config.path, config.tls, config.address) == (host, port, path, tls, address)
+    assert (BrokerConfig().websocket, BrokerConfig().path) == (False, "")
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"url": "ws://broker/mqtt?token=1"}, "has something after its path"),
+        ({"url": "ws://broker/mqtt#x"}, "has something after its path"),
+        ({"url": "ws://broker/mq tt"}, "must be percent-encoded"),
+        ({"url": "ws://broker/größe"}, "must be percent-encoded"),
+        ({"url": "ws://bro ker"}, "is no host name and no address"),
+        ({"url": "mqtt://bro\u2028ker"}, "is no host name and no address"),
+        ({"url": "mqtt://a..b"}, "is no host name and no address"),
+        ({"url": "mqtt://[broker]"}, "brackets that hold no IPv6 address"),
+        ({"url": "ws://lyon:hunter2@broker"}, "carries no user name"),
+        ({"url": "ws://b", "ca_file": "ca.pem"}, "certificates need TLS: write the URL as wss://host"),
+        ({"alpn": ["mqtt"]}, "'alpn' needs TLS: write the URL as mqtts://host"),
+        ({"url": "ws://b", "tls_server_name": "b"}, "'tls_server_name' needs TLS: write the URL as wss://host"),
+        ({"url": "mqtts://b", "alpn": [""]}, "is no ALPN protocol"),
+        ({"url": "mqtts://b", "alpn": ["x" * 256]}, "is no ALPN protocol"),
+        ({"url": "mqtts://b", "tls_server_name": "a b"}, "is no host name and no address"),
+        ({"proxy": {"url": "https://proxy:3128"}}, "spoken to over http:// only"),
+        ({"proxy": {"url": "socks5://proxy:1080"}}, "is no proxy URL"),
+        ({"proxy": {"url": "proxy:3128"}}, "is no proxy URL"),
+        ({"proxy": {"url": "http://proxy"}}, "names no port"),
+        ({"proxy": {"url": "http://proxy:3128/x"}}, "has something after host and port"),
+        ({"proxy": {"url": "http://proxy:0"}}, "port 0"),
+        ({"proxy": {"url": "http://proxy:1", "username": "a"}}, "go together"),
+        ({"proxy": {"url": "http://proxy:1", "password_file": "a"}}, "go together"),
+        ({"proxy": {"url": "http://proxy:1", "username": "a:b", "password_file": "a"}}, "can't contain a colon"),
+        ({"socket": {"bind_address": "eth0"}}, "not a valid IPv4 or IPv6 address"),
+        ({"socket": {"tcp_keepalive_s": 0}}, "greater than or equal to 1"),
+        ({"socket": {"nodelay": True}}, "not permitted"),
+    ],
+)
+def test_ways_that_make_no_sense_are_refused(values: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        BrokerConfig.model_validate(values)
+
+
+def test_a_password_in_a_proxy_url_is_refused_and_not_repeated() -> None:
+    with pytest.raises(ValidationError, match="use 'username' and 'password_file'") as refusal:
+        BrokerConfig.model_validate({"proxy": {"url": "http://lyon:hunter2@proxy:3128"}})
+    assert "hunter2" not in str(refusal.value)
+
+
+def test_files_of_a_proxy_count_from_the_configurations_folder() -> None:
+    values = {"proxy": {"url": "http://proxy:3128", "username": "a", "password_file": "secret"}}
+    config = BrokerConfig.model_validate(values, context={"folder": "/etc/headgate"})
+    assert config.proxy is not None
+    assert config.proxy.password_file == Path("/etc/headgate/secret")
