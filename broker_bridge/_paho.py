@@ -293,7 +293,7 @@ class Driver:
         self._soon(self._write)
 
     def _on_unregister_write(self, _client: mqtt.Client, _userdata: Any, _sock: object) -> None:
-        self._watch_writing(wanted=self._sock.unsent)
+        self._watch_writing(wanted=False)  # paho calls it while it writes: `_write` looks at what the socket keeps
 
     def _soon(self, call: Callable[[], None]) -> None:
         if threading.get_ident() == self._thread:

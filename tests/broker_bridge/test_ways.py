@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import Request, Response, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.utils import accept_key
 
 from broker_bridge._tcp import connect
 from broker_bridge.aiomqtt_session import AiomqttConnector
@@ -113,6 +115,42 @@ def test_a_broker_that_reads_late_gets_everything_and_its_pong(library: type[Pah
                 reads_on.set()
                 await asyncio.gather(*sends)
                 await arrived.wait()
+
+    run(main())
+
+
+@CONNECTORS
+def test_pongs_of_an_idle_session_leave_when_the_broker_reads_on(library: type[PahoConnector]) -> None:
+    """Nothing of paho's waits to be written here: the answers alone have to wake the writer."""
+    count, body = 1500, bytes(125)
+    ping, message = bytes([0x89, len(body)]) + body, bytes([0x82, 5, 0x30, 3, 0, 1]) + b"t"
+
+    async def main() -> None:
+        inbox, answered = Inbox(), asyncio.Event()
+
+        async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            request = (await reader.readuntil(b"\r\n\r\n")).decode("ascii")
+            (key,) = re.findall("Sec-WebSocket-Key: (.*)\r\n", request)
+            upgrade = ["Upgrade: websocket", "Connection: Upgrade", f"Sec-WebSocket-Accept: {accept_key(key)}"]
+            lines = ["HTTP/1.1 101 S", *upgrade, "Sec-WebSocket-Protocol: mqtt", "", ""]
+            writer.write("\r\n".join(lines).encode("ascii"))
+            head = await reader.readexactly(2)
+            await reader.readexactly(4 + (head[1] & 0x7F))  # CONNECT
+            writer.write(bytes([0x82, 4]) + ACCEPTED + ping * count + message)
+            await inbox.count(1)  # every ping is read; the answers don't fit
+            await reader.readexactly(count * (2 + 4 + len(body)))
+            answered.set()
+            await reader.read()
+            writer.close()
+
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            listener.bind(("127.0.0.1", 0))
+            async with await asyncio.start_server(script, sock=listener, limit=1024):
+                url = f"ws://127.0.0.1:{listener.getsockname()[1]}"
+                config = BrokerConfig(url=url, socket=SocketConfig(send_buffer_bytes=4096))
+                async with library(config).connect("one", on_message=inbox):
+                    await answered.wait()
 
     run(main())
 
