@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from broker_bridge.bridge.figures import bridge_sheet
 from edge.figures import edge_sheet
 from tests.aggregator.test_figures import played, scrape_of
+from tests.broker_bridge.bridge.test_figures import BUSY as BUSY_BRIDGE
 from tests.edge.test_figures import BUSY
 from tests.support.prometheus import Scrape
 
@@ -15,7 +17,7 @@ DOCUMENT = (Path(__file__).parent.parent / "docs" / "health.md").read_text("utf-
 
 def test_every_figure_is_documented_and_no_other() -> None:
     shown = set()
-    for scrape in (Scrape.of(edge_sheet(BUSY)), scrape_of(played())):
+    for scrape in (Scrape.of(edge_sheet(BUSY)), scrape_of(played()), Scrape.of(bridge_sheet(BUSY_BRIDGE))):
         for family in scrape.families:
             if family.name.startswith("headgate_"):
                 shown.add(family.name + "_total" if family.type == "counter" else family.name)

@@ -7,6 +7,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from broker_bridge.config import BrokerConfig
+from broker_bridge.health_config import HealthConfig
 from broker_bridge.settings import FilePath
 from uns_topics.model import FileValue, Slug
 from uns_topics.transfers import MIN_CHUNK_BYTES
@@ -46,6 +47,7 @@ class BridgeConfig(FileValue):
     participants: tuple[ParticipantConfig, ...] = Field(min_length=1, max_length=1000)
     policy: FilePath = Field(description="the plant's export policy")
     queue: QueueConfig = QueueConfig()
+    health: HealthConfig = HealthConfig()
     chunk_bytes: int | None = Field(
         default=None, ge=MIN_CHUNK_BYTES, description="the next broker takes no larger chunks; else it is found out"
     )

@@ -15,6 +15,7 @@ from broker_bridge.bridge.config import BridgeConfig, ParticipantConfig
 from broker_bridge.bridge.custody import Custody, CustodyError, Held
 from broker_bridge.bridge.delivery import Delivery
 from broker_bridge.bridge.egress import Egress
+from broker_bridge.bridge.figures import CrossingFigures
 from broker_bridge.bridge.inspection import Passed, Refusal, Why, judge_json, judge_update
 from broker_bridge.bridge.policy import ExportPolicy
 from broker_bridge.bridge.uplink import Hearers, Uplink
@@ -147,6 +148,24 @@ class Crossing:
         exact = [FlTopic(self.federation, kind, self.participant) for kind in _RETAINED]
         exact += [FlTopic(self.federation, Kind.VIA, self.participant, bridge=name) for name in sorted(self._behind)]
         return (*(str(topic) for topic in exact), everything_of(self.federation, self.participant))
+
+    @property
+    def figures(self) -> CrossingFigures:
+        """What monitoring sees."""
+        queue = self._core.queue
+        messages, sent_bytes = self._tools.egress.left_by(self.federation, self.participant)
+        return CrossingFigures(
+            federation=self.federation,
+            participant=self.participant,
+            is_up=self.uplink.is_up,
+            queue=len(queue),
+            queue_bytes=sum(held.manifest.bytes for held in queue),
+            oldest_s=max(0.0, self._tools.wall_clock() - queue[0].stored_at) if queue else 0.0,
+            refused=dict(self.refused),
+            messages=messages,
+            sent_bytes=sent_bytes,
+            chunk_limit_bytes=self._core.limit,
+        )
 
     # Running ----------------------------------------------------------------------------------------------------------
 

@@ -90,6 +90,20 @@ class Egress:
         self.problem: str | None = None
         """Why the record can't be written; None where it can."""
 
+    def remaining(self) -> tuple[int | None, int | None]:
+        """Bytes and messages that may still leave today; None where there is no limit."""
+        self.budget.lasts(self._today(), 0, 0)
+        limits, spent = self.budget.limits, self.budget
+        return (
+            None if limits.bytes_per_day is None else max(0, limits.bytes_per_day - spent.bytes),
+            None if limits.messages_per_day is None else max(0, limits.messages_per_day - spent.messages),
+        )
+
+    def left_by(self, federation: str, participant: str) -> tuple[dict[Export, int], dict[Export, int]]:
+        """Messages and payload bytes of a participant that left, by kind."""
+        chosen = [key for key in self.messages if key[:2] == (federation, participant)]
+        return {key[2]: self.messages[key] for key in chosen}, {key[2]: self.bytes[key] for key in chosen}
+
     def lasts(self, payload_bytes: int, messages: int) -> bool:
         """Whether today's budget lasts for this much."""
         return self.budget.lasts(self._today(), payload_bytes, messages)

@@ -18,11 +18,14 @@ from broker_bridge.bridge.config import BridgeConfig
 from broker_bridge.bridge.crossing import Crossing, Tools
 from broker_bridge.bridge.custody import Custody, CustodyError
 from broker_bridge.bridge.egress import Egress
+from broker_bridge.bridge.figures import BridgeFigures, bridge_sheet
 from broker_bridge.bridge.mirror import SETTLE_S, FederationMirror
 from broker_bridge.bridge.pause import COMMAND_FILE, Pause
 from broker_bridge.bridge.policy import Budget, ExportPolicy
 from broker_bridge.config import BrokerConfig
+from broker_bridge.health import Health
 from broker_bridge.link import Link
+from broker_bridge.metrics import Sheet, service_registry
 from broker_bridge.publisher import Publisher
 from broker_bridge.session import (
     BrokerMisconfigured,
@@ -149,6 +152,12 @@ class Bridge:
         }
         self.mirrors = {name: self._mirror(name) for name in sorted({p.federation for p in config.participants})}
         self._routes = {name: Writer(name, config.bridge, self._boot) for name in self.mirrors}
+        self._health = Health(config.health, service_registry(self._sheet))
+        self._health.condition("plant", self._why_no_plant)
+        self._health.condition("uplink", self._why_no_uplink)
+        self._health.condition("pause", lambda: None if self.pause.reason is None else f"paused {self.pause.reason}")
+        self._health.condition("record", lambda: self.egress.problem)
+        self._health.condition("plan", self._why_no_plan)
         for crossing in self.crossings.values():
             plan = self.mirrors[crossing.federation].plan
             if plan is not None:
@@ -182,7 +191,11 @@ class Bridge:
     # Running ----------------------------------------------------------------------------------------------------------
 
     async def run(self, stop: asyncio.Event) -> int:
-        """Until stopped. Raises: BrokerRefused, BrokerMisconfigured, in a group."""
+        """Until stopped. Raises: ConfigError; BrokerRefused and BrokerMisconfigured, in a group."""
+        async with self._health.serving():
+            return await self._run(stop)
+
+    async def _run(self, stop: asyncio.Event) -> int:
         self._look()
         async with asyncio.TaskGroup() as self._tasks:
             start = self._tasks.create_task
@@ -194,7 +207,9 @@ class Bridge:
                 *(start(m.run(), name=f"bridge mirror {m.federation}") for m in self.mirrors.values()),
                 *(start(c.run(), name=f"bridge crossing {c.participant}") for c in self.crossings.values()),
             ]
+            self._health.watch(*running)
             await stop.wait()
+            self._health.stopping()
             await asyncio.gather(*(crossing.uplink.close() for crossing in self.crossings.values()))
             await self._plant_link.close()
             for task in running:
@@ -205,6 +220,38 @@ class Bridge:
         """Free what outlives the tasks."""
         self._disk.shutdown(wait=True, cancel_futures=True)
         self.custody.close()
+
+    # Health -----------------------------------------------------------------------------------------------------------
+
+    def _why_no_plant(self) -> str | None:
+        return None if self.is_plant_up else "there is no session with the plant's broker"
+
+    def _why_no_uplink(self) -> str | None:
+        away = [c.participant for c in self.crossings.values() if not c.uplink.is_up]
+        return None if not away else f"there is no session with the next broker for {', '.join(sorted(away))}"
+
+    def _why_no_plan(self) -> str | None:
+        unknown = [name for name, mirror in self.mirrors.items() if mirror.plan is None]
+        return None if not unknown else f"the plan of {', '.join(unknown)} hasn't come yet: updates wait for it"
+
+    def _sheet(self) -> Sheet:
+        budget_bytes, budget_messages = self.egress.remaining()
+        mirrors = self.mirrors.items()
+        return bridge_sheet(
+            BridgeFigures(
+                bridge=self._config.bridge,
+                is_plant_up=self.is_plant_up,
+                is_paused=self.pause.reason is not None,
+                is_recording=self.egress.problem is None,
+                budget_bytes=budget_bytes,
+                budget_messages=budget_messages,
+                crossings=tuple(crossing.figures for crossing in self.crossings.values()),
+                unreadable={(name, why): n for name, mirror in mirrors for why, n in mirror.refused.items()},
+                with_plan={name: mirror.plan is not None for name, mirror in mirrors},
+            )
+        )
+
+    # Switches ---------------------------------------------------------------------------------------------------------
 
     @property
     def is_plant_up(self) -> bool:

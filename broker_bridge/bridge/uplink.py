@@ -92,9 +92,9 @@ class Uplink:
         return self._session
 
     @property
-    def presence_topic(self) -> str:
-        """`up/<participant>/via/<bridge>`."""
-        return str(self._via)
+    def is_up(self) -> bool:
+        """Whether the live session is subscribed and announced."""
+        return self._session is not None and self._link.is_up
 
     async def run(self) -> None:
         """Hold the session until `close`. Raises: BrokerRefused, BrokerMisconfigured."""

@@ -12,7 +12,20 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from broker_bridge.metrics import OTHER, Sheet, service_registry
 
-LABELS = {"federation", "participant", "session", "state", "reason", "variant", "code", "result", "effect", "phase"}
+LABELS = {
+    "federation",
+    "participant",
+    "session",
+    "state",
+    "reason",
+    "variant",
+    "code",
+    "result",
+    "effect",
+    "phase",
+    "bridge",
+    "kind",
+}
 OTHER_UNITS = (
     "ms|us|ns|milliseconds|microseconds|minutes|hours|days|kb|mb|gb|kib|mib|gib|kilobytes|megabytes|bits|percent|pct|"
     "celsius_degrees|count|sum|bucket"
