@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from broker_bridge.config import BrokerConfig
-from broker_bridge.settings import validate
-from headgate.exits import Exit
+from broker_bridge.settings import load, validate
+from headgate.exits import CommandError, Exit
 from headgate.parsers import Subparsers, add_command
 from headgate.running import run_service, set_up_logging
 from headgate.scenarios import SCENARIOS, build_scenario
+
+if TYPE_CHECKING:
+    from headgate.demo.scenario import Scenario
 
 
 def register(subparsers: Subparsers) -> None:
@@ -31,10 +36,13 @@ def register(subparsers: Subparsers) -> None:
         subparsers,
         "simulate",
         "Publish the plants of a scenario to a broker: history fast, then live.",
-        ("headgate simulate --broker mqtt://127.0.0.1", "headgate simulate --plants 6 --seed 3"),
+        ("headgate simulate --broker mqtt://127.0.0.1", "headgate simulate --participant berlin --config line.yaml"),
         run_simulate,
     )
-    simulate.add_argument("--broker", default="mqtt://127.0.0.1", metavar="URL")
+    where = simulate.add_mutually_exclusive_group()
+    where.add_argument("--broker", metavar="URL", help="a broker that lets everybody in (default mqtt://127.0.0.1)")
+    where.add_argument("--config", type=Path, metavar="FILE", help="YAML with broker: as in edge.yaml (TLS, password)")
+    simulate.add_argument("--participant", metavar="NAME", help="play this participant's plant alone")
     for parser in (demo, simulate):
         parser.add_argument("--scenario", default="solder", choices=SCENARIOS)
         parser.add_argument("--plants", type=_positive, metavar="N", help="number of plants")
@@ -81,13 +89,27 @@ def _until_interrupted(code: int) -> int:
     return Exit.OK if code == Exit.INTERRUPTED else code
 
 
+def _alone(scenario: Scenario, participant: str) -> Scenario:
+    """The scenario with one of its plants. Raises: CommandError: it has no such plant."""
+    plants = tuple(plant for plant in scenario.plants if plant.participant == participant)
+    if not plants:
+        known = ", ".join(plant.participant for plant in scenario.plants)
+        raise CommandError(f"scenario {scenario.name} has no plant {participant!r}; it has {known}", Exit.USAGE)
+    return replace(scenario, plants=plants)
+
+
 def run_simulate(arguments: argparse.Namespace) -> int:
     """`headgate simulate`."""
-    from headgate.demo.simulator import play
+    from headgate.demo.simulator import SimulatorConfig, play
 
     set_up_logging()
-    broker = validate(BrokerConfig, {"url": arguments.broker}, "--broker")
+    if arguments.config is not None:
+        broker = load(SimulatorConfig, arguments.config).broker
+    else:
+        broker = validate(BrokerConfig, {"url": arguments.broker} if arguments.broker else {}, "--broker")
     scenario = build_scenario(arguments.scenario, arguments.seed, arguments.plants, arguments.data)
+    if arguments.participant is not None:
+        scenario = _alone(scenario, arguments.participant)
 
     async def main(stop: asyncio.Event) -> int:
         await play(scenario, broker, stop)

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
+from pydantic import Field
+
 from broker_bridge.config import BrokerConfig
 from broker_bridge.link import Link
 from broker_bridge.paho_session import PahoConnector
@@ -16,11 +18,18 @@ from broker_bridge.session import Connector, Message, Session, SessionLost
 from edge.outputs import alive_topic
 from headgate.demo.scenario import PlantScript, Scenario
 from headgate.plants.emission import Emission
+from uns_topics.model import FileValue
 
 log = logging.getLogger("headgate.simulator")
 
 IN_FLIGHT = 40
 """Messages of one plant published and not yet acknowledged while history is played."""
+
+
+class SimulatorConfig(FileValue):
+    """`headgate simulate --config FILE`."""
+
+    broker: BrokerConfig = Field(description="the plant's broker")
 
 
 async def play(scenario: Scenario, broker: BrokerConfig, stop: asyncio.Event) -> None:

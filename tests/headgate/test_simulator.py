@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import yaml
 
+from broker_bridge.config import BrokerConfig
 from broker_bridge.memory import MemoryBroker
+from broker_bridge.paho_session import PahoConnector
 from broker_bridge.session import Message
+from headgate.cli import main
 from headgate.demo.simulator import IN_FLIGHT, Publisher, publish_fast, publish_paced
+from headgate.exits import Exit
 from headgate.plants.emission import Emission
-from tests.aio import run
+from tests.aio import Inbox, run
+from tests.servers import mosquitto
 
 CLIENT = "simulator"
 
@@ -124,3 +132,37 @@ def test_paced_publishing_keeps_the_distances_of_event_time() -> None:
         await link
 
     run(body())
+
+
+@pytest.mark.broker
+def test_one_plant_alone_with_a_password(tmp_path: Path) -> None:
+    """`--participant` and `--config`: only that plant's tags come, from a broker that lets nobody else in."""
+    tags = ("acme/berlin/#", "acme/lyon/#")
+    with mosquitto(passwords={"line": "secret", "berlin": "other"}) as server:
+        (tmp_path / "line").write_text("secret\n")
+        (tmp_path / "other").write_text("other\n")
+        config = {"broker": {"url": server.url, "username": "line", "password_file": "line"}}
+        (tmp_path / "line.yaml").write_text(yaml.safe_dump(config))
+        berlin = BrokerConfig(url=server.url, username="berlin", password_file=tmp_path / "other")
+
+        async def body() -> None:
+            inbox = Inbox()
+            async with PahoConnector(berlin).connect("edge", on_message=inbox) as session:
+                await session.subscribe(*tags)
+                alive = "acme/berlin/smt/_inference/solder-defect/_edge/berlin/alive"
+                await session.publish(alive, b"true", retain=True)
+                command = (sys.executable, "-m", "headgate", "simulate", "--participant", "berlin")
+                process = await asyncio.create_subprocess_exec(*command, "--config", str(tmp_path / "line.yaml"))
+                try:
+                    await inbox.count(200)
+                finally:
+                    process.terminate()
+                    assert await process.wait() == 0
+            assert {topic.split("/")[1] for topic in inbox.topics} == {"berlin"}
+
+        run(body())
+
+
+def test_a_plant_that_a_scenario_lacks_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "--plants", "2", "--participant", "porto"]) == Exit.USAGE
+    assert "scenario solder has no plant 'porto'; it has berlin, lyon" in capsys.readouterr().err
