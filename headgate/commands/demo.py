@@ -32,6 +32,12 @@ def register(subparsers: Subparsers) -> None:
     demo.add_argument("--once", action="store_true", help="end after the last round")
     demo.add_argument("--json", action="store_true", help="print the result as one JSON object on stdout")
     demo.add_argument("--broker", metavar="URL", help="use this broker instead of the embedded one")
+    demo.add_argument(
+        "--brokers",
+        choices=("one", "per-plant"),
+        default="one",
+        help="per-plant: each plant has a broker of its own, and a bridge to the enterprise broker (default: one)",
+    )
     simulate = add_command(
         subparsers,
         "simulate",
@@ -76,6 +82,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
         once=arguments.once,
         json=arguments.json,
         broker=arguments.broker,
+        per_plant=arguments.brokers == "per-plant",
     )
 
     async def main(stop: asyncio.Event) -> int:

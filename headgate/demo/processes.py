@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from headgate.cli_names import DIE_WITH_PARENT
 STOP_S = 4.0
 """All processes together have this long to end after SIGTERM, then SIGKILL."""
 LAST_S = 0.75
-"""Of that, for each of those that end last."""
+"""Of that, for each group of those that end last."""
 LOG_TAIL_LINES = 12
 
 
@@ -70,12 +70,13 @@ class Processes:
             if process.returncode is not None and name not in self._expected:
                 raise ProcessDied(self._obituary(name, process.returncode))
 
-    async def stop(self, order: Sequence[str] = ()) -> None:
-        """SIGTERM to all (those named in `order` last, one after another), SIGKILL to what is left after `STOP_S`."""
+    async def stop(self, order: Sequence[Collection[str]] = ()) -> None:
+        """SIGTERM to all (the groups in `order` last, one after another), SIGKILL to what is left after `STOP_S`."""
         deadline = asyncio.get_running_loop().time() + STOP_S
-        await self._stop_together([name for name in self._running if name not in order], deadline - len(order) * LAST_S)
-        for index, name in enumerate(order, 1):
-            await self._stop_together([name], deadline - (len(order) - index) * LAST_S)
+        later = {name for group in order for name in group}
+        await self._stop_together([name for name in self._running if name not in later], deadline - len(order) * LAST_S)
+        for index, group in enumerate(order, 1):
+            await self._stop_together(list(group), deadline - (len(order) - index) * LAST_S)
 
     async def _stop_together(self, names: Sequence[str], deadline: float) -> None:
         chosen = [self._running.pop(name) for name in names if name in self._running]

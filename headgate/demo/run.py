@@ -8,18 +8,20 @@ import json
 import os
 import shlex
 import shutil
+import socket
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from rich.console import Console
 from rich.live import Live
 
+from broker_bridge.bridge.policy import Export
 from broker_bridge.config import BrokerConfig
 from broker_bridge.embedded import free_port
 from broker_bridge.paho_session import PahoConnector
@@ -55,6 +57,8 @@ class DemoOptions:
     once: bool
     json: bool
     broker: str | None
+    per_plant: bool = False
+    """Each plant has a broker of its own, and a bridge to the enterprise broker."""
 
 
 async def run_demo(options: DemoOptions, stop: asyncio.Event) -> int:
@@ -75,7 +79,9 @@ async def run_demo(options: DemoOptions, stop: asyncio.Event) -> int:
         for task in (stopping, running):
             task.cancel()
         await asyncio.gather(stopping, running, return_exceptions=True)
-        await processes.stop(order=("aggregator", "broker"))
+        plants = [plant.participant for plant in options.scenario.plants]
+        bridges, brokers = [_bridge(name) for name in plants], ["broker", *(_broker(name) for name in plants)]
+        await processes.stop(order=(["aggregator"], bridges, brokers))
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -93,6 +99,9 @@ class _Demo:
         self._federation = str(scenario.contract["federation"])
         self._view = View(self._federation, output, self._started)
         self._url = options.broker or f"mqtt://127.0.0.1:{free_port()}"
+        self._plant_urls = {plant.participant: self._url for plant in scenario.plants}
+        if options.per_plant:
+            self._plant_urls = {name: f"mqtt://127.0.0.1:{port}" for name, port in _ports(list(self._plant_urls))}
         self._console = Console(stderr=True)
         self._hint_lines = 0
         self._note = "Ctrl-C ends the demo."
@@ -101,12 +110,12 @@ class _Demo:
         """Until done (`once`); else until cancelled."""
         self._write_files()
         await self._start_all()
-        async with self._watching() as session:
+        async with self._watching() as sessions:
             with self._display() as show:
-                code = await self._guarded(session, self._until_done(show))
+                code = await self._guarded(sessions, self._until_done(show))
                 if not self._options.once and code == Exit.OK:
                     self._say_how_to_watch(show)
-                    await self._guarded(session, self._serve_on(show))
+                    await self._guarded(sessions, self._serve_on(show))
         return code
 
     # Files and processes ---------------------------------------------------------------------------------------------
@@ -119,6 +128,8 @@ class _Demo:
             home.mkdir()
             _write_yaml(home / "signal-map.yaml", plant.signal_map)
             _write_yaml(home / "edge.yaml", self._edge(plant))
+            if self._options.per_plant:
+                self._write_bridge(plant.participant)
         _write_yaml(
             folder / "aggregator.yaml",
             {
@@ -137,53 +148,83 @@ class _Demo:
             "federation": self._federation,
             "participant": plant.participant,
             "data_dir": "data",
-            "broker": {"url": self._url},
+            "broker": {"url": self._plant_urls[plant.participant]},
             "signal_map": "signal-map.yaml",
             "contract": "../contract.yaml",
         }
+
+    def _write_bridge(self, participant: str) -> None:
+        home = self._folder / _bridge(participant)
+        home.mkdir()
+        allow = [{"federation": self._federation, "kinds": list(get_args(Export))}]
+        _write_yaml(home / "export-policy.yaml", {"export_policy": 1, "allow": allow})
+        _write_yaml(
+            home / "bridge.yaml",
+            {
+                "bridge": f"{participant}-gate",
+                "data_dir": "data",
+                "plant": {"url": self._plant_urls[participant]},
+                "uplink": {"url": self._url},
+                "participants": [{"federation": self._federation, "participant": participant}],
+                "policy": "export-policy.yaml",
+            },
+        )
 
     async def _start_all(self) -> None:
         """Export, broker, edges and plants side by side: what needs the other waits for it by itself."""
         options, start = self._options, self._processes.start
         if options.broker is None:
-            port = self._url.rpartition(":")[2]
-            await start("broker", "broker", "--port", port)
+            await start("broker", "broker", "--port", _port(self._url))
+        if options.per_plant:
+            for name, url in self._plant_urls.items():
+                await start(_broker(name), "broker", "--port", _port(url))
+                await start(_bridge(name), "bridge", "--config", str(self._folder / _bridge(name) / "bridge.yaml"))
         kind, hidden = options.scenario.network
         contract, model = self._folder / "contract.yaml", self._folder / "model.onnx"
         shape = ("--kind", kind, "--hidden", hidden, "--seed", str(options.seed))
         await start("model", "model", "new", str(contract), *shape, "--out", str(model))
         for plant in options.scenario.plants:
             await start(plant.participant, "edge", "--config", str(self._folder / plant.participant / "edge.yaml"))
-        await start("plants", "simulate", "--broker", self._url, *options.arguments)
+        if options.per_plant:
+            for name, url in self._plant_urls.items():
+                await start(_line(name), "simulate", "--broker", url, "--participant", name, *options.arguments)
+        else:
+            await start("plants", "simulate", "--broker", self._url, *options.arguments)
 
     async def _start_aggregator(self) -> None:
         await self._processes.finished("model")
-        if all(plant.live is None for plant in self._options.scenario.plants):
-            await self._processes.finished("plants")  # recorded data comes whole, then rounds begin
+        if all(plant.live is None for plant in self._options.scenario.plants):  # recorded data comes whole, then rounds
+            names = [_line(name) for name in self._plant_urls] if self._options.per_plant else ["plants"]
+            await asyncio.gather(*(self._processes.finished(name) for name in names))
         await self._processes.start("aggregator", "aggregator", "--config", str(self._folder / "aggregator.yaml"))
 
     # Watching --------------------------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def _watching(self) -> AsyncIterator[Session]:
+    async def _watching(self) -> AsyncIterator[list[Session]]:
+        """Sessions with the federation's broker and, where plants have their own, with each of them."""
         async with contextlib.AsyncExitStack() as stack:
-            session = await self._connect(stack)
+            sessions = {self._url: await self._connect(stack, self._url)}
             down, up = f"{ROOT}/{self._federation}/down", f"{ROOT}/{self._federation}/up/+"
-            instances = [path for plant in self._options.scenario.plants for path in plant.instances]
-            await session.subscribe(
+            await sessions[self._url].subscribe(
                 *(f"{down}/{name}" for name in ("status", "plan", "round", "history")),
                 *(f"{down}/model/{name}" for name in ("current", "candidate")),
                 *(f"{up}/{name}" for name in ("status", "statistics", "evaluation", "data-quality", "last-update")),
-                *(f"{path}/_inference/{self._federation}/+" for path in instances),
-                f"{instances[0]}/#",
                 qos=0,
             )
-            yield session
+            for number, plant in enumerate(self._options.scenario.plants):
+                url = self._plant_urls[plant.participant]
+                if url not in sessions:
+                    sessions[url] = await self._connect(stack, url)
+                inference = [f"{path}/_inference/{self._federation}/+" for path in plant.instances]
+                first = [f"{plant.instances[0]}/#"] if number == 0 else []
+                await sessions[url].subscribe(*inference, *first, qos=0)
+            yield list(sessions.values())
 
-    async def _connect(self, stack: contextlib.AsyncExitStack) -> Session:
+    async def _connect(self, stack: contextlib.AsyncExitStack, url: str) -> Session:
         """Wait for our own broker, which is starting; somebody else's has to be there."""
-        connector = PahoConnector(BrokerConfig(url=self._url))
-        deadline = time.monotonic() + (0 if self._options.broker else BROKER_START_S)
+        connector = PahoConnector(BrokerConfig(url=url))
+        deadline = time.monotonic() + (0 if url == self._options.broker else BROKER_START_S)
         while True:
             try:
                 opening = connector.connect(f"headgate-demo-{os.getpid()}", on_message=self._on_message)
@@ -199,10 +240,10 @@ class _Demo:
         if not message.retain or self._options.broker is None:
             self._view.on_message(message)
 
-    async def _guarded(self, session: Session, work: Any) -> int:
-        """Do the work as long as the session and all processes live. Raises: ProcessDied; CommandError."""
+    async def _guarded(self, sessions: list[Session], work: Any) -> int:
+        """Do the work as long as the sessions and all processes live. Raises: ProcessDied; CommandError."""
         working = asyncio.create_task(work, name="work")
-        lost = asyncio.create_task(session.wait_closed(), name="session")
+        lost = asyncio.create_task(_any_lost(sessions), name="sessions")
         try:
             await asyncio.wait({working, lost}, return_when=asyncio.FIRST_COMPLETED)
             if working.done():
@@ -259,14 +300,15 @@ class _Demo:
 
     def _say_how_to_watch(self, show: Show) -> None:
         """How to see the inference from another terminal; in the scrollback, where it can be selected and copied."""
-        broker = BrokerConfig(url=self._url)
+        url = next(iter(self._plant_urls.values()))
+        broker = BrokerConfig(url=url)
         tls = " --tls-use-os-certs" if broker.tls else ""
         host = shlex.quote(broker.host)
         levels = "/".join("+" for _ in self._options.scenario.plants[0].instances[0].split("/"))
         lines = (
             "All rounds are done; inference goes on until Ctrl-C. From another terminal:",
             f"  mosquitto_sub -h {host} -p {broker.port}{tls} -v -t '{levels}/_inference/#'",
-            f"  {shlex.quote(_headgate())} tree --broker {self._url} '{levels}/_inference/#'",
+            f"  {shlex.quote(_headgate())} tree --broker {url} '{levels}/_inference/#'",
         )
         self._note, self._hint_lines = "", len(lines)
         show()  # makes room, so that what is printed now stays in sight above it
@@ -302,6 +344,44 @@ class _Demo:
                 live.update(render(self._view, self._options.scenario, space, self._note), refresh=True)
 
             yield draw
+
+
+async def _any_lost(sessions: list[Session]) -> None:
+    """Raises: SessionLost: of the first session that ends."""
+    waits = [asyncio.ensure_future(session.wait_closed()) for session in sessions]
+    try:
+        await asyncio.gather(*waits)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+
+
+def _bridge(participant: str) -> str:
+    return f"{participant}-bridge"
+
+
+def _broker(participant: str) -> str:
+    return f"{participant}-broker"
+
+
+def _line(participant: str) -> str:
+    return f"{participant}-line"
+
+
+def _port(url: str) -> str:
+    return url.rpartition(":")[2]
+
+
+def _ports(names: list[str]) -> list[tuple[str, int]]:
+    """A free port for each; all are held until the last one is known, so that no two are the same."""
+    with contextlib.ExitStack() as stack:
+        found = []
+        for name in names:
+            probe = stack.enter_context(socket.socket())
+            probe.bind(("127.0.0.1", 0))
+            found.append((name, int(probe.getsockname()[1])))
+        return found
 
 
 def _headgate() -> str:

@@ -63,6 +63,20 @@ def assert_nothing_is_left(folder: Path, processes: list[psutil.Process]) -> Non
     assert list(folder.iterdir()) == []
 
 
+def test_one_broker_per_plant_behind_bridges(tmp_path: Path) -> None:
+    arguments = ("--once", "--json", "--rounds", "1", "--plants", "2", "--brokers", "per-plant")
+    with demo(tmp_path, *arguments) as process:
+        assert process.stderr is not None
+        first = process.stderr.readline()
+        processes = _children(process.pid)
+        out, err = process.communicate()
+    assert process.returncode == 0, first + err
+    assert len(processes) >= 9  # three brokers, two bridges, two edges, two lines, the base model
+    assert_nothing_is_left(tmp_path, processes)
+    record = json.loads(out)
+    assert all(p["serves"] is not None and p["bytes_up"] > 0 for p in record["participants"])
+
+
 def test_one_round_of_two_plants_ends_with_one_json_object(tmp_path: Path) -> None:
     with demo(tmp_path, "--once", "--json", "--rounds", "1", "--plants", "2") as process:
         assert process.stderr is not None

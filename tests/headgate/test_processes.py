@@ -91,7 +91,7 @@ def test_stop_kills_what_ignores_sigterm_in_time(programs: Path, monkeypatch: py
             for name in ("polite", "stubborn", "last"):
                 await until(partial(is_ready, programs, name))
             started = time.monotonic()
-            await processes.stop(order=("last", "never started"))
+            await processes.stop(order=(["last"], ["never started"]))
             assert time.monotonic() - started < 5
             assert (polite.returncode, stubborn.returncode, last.returncode) == (0, -signal.SIGKILL, -signal.SIGKILL)
 
