@@ -108,18 +108,9 @@ def test_help_starts_with_two_examples_that_can_be_typed(path: tuple[str, ...]) 
 def test_every_command_of_the_readme_is_there() -> None:
     named = {path[0] for path in ALL if path}
     assert named == {
-        "edge",
-        "aggregator",
-        "bridge",
-        "health",
-        "broker",
-        "replay",
-        "simulate",
-        "tree",
-        "demo",
-        "model",
+        "edge", "aggregator", "bridge", "ledger", "health", "broker", "replay", "simulate", "tree", "demo", "model",
         "config",
-    }
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
