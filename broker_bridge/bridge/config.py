@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from broker_bridge.bridge.ledger import DEFAULT_CONTENTS_BYTES
 from broker_bridge.config import BrokerConfig
 from broker_bridge.health_config import HealthConfig
 from broker_bridge.settings import FilePath
@@ -37,6 +38,19 @@ class QueueConfig(FileValue):
     max_age_s: float = Field(default=86_400.0, gt=0, description="older ones are dropped: their rounds are over")
 
 
+class LedgerConfig(FileValue):
+    """The record of what left, in `data_dir/ledger`."""
+
+    keep_contents_bytes: int = Field(
+        default=DEFAULT_CONTENTS_BYTES,
+        ge=0,
+        description="payloads kept for searching; the oldest beyond it are dropped",
+    )
+    keep_days: int | None = Field(
+        default=None, ge=1, description="whole days older than this are removed; never if empty"
+    )
+
+
 class BridgeConfig(FileValue):
     """`headgate bridge --config bridge.yaml`: the way from a plant's broker to the next zone."""
 
@@ -47,6 +61,7 @@ class BridgeConfig(FileValue):
     participants: tuple[ParticipantConfig, ...] = Field(min_length=1, max_length=1000)
     policy: FilePath = Field(description="the plant's export policy")
     queue: QueueConfig = QueueConfig()
+    ledger: LedgerConfig = LedgerConfig()
     health: HealthConfig = HealthConfig()
     chunk_bytes: int | None = Field(
         default=None, ge=MIN_CHUNK_BYTES, description="the next broker takes no larger chunks; else it is found out"

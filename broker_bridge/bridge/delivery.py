@@ -10,8 +10,9 @@ from concurrent.futures import Executor
 from typing import Protocol
 
 from broker_bridge.bridge.custody import Custody, CustodyError, Held
-from broker_bridge.bridge.egress import Egress, Whole
+from broker_bridge.bridge.egress import Egress
 from broker_bridge.bridge.inspection import Why
+from broker_bridge.bridge.ledger import Transfer
 from broker_bridge.bridge.uplink import Uplink
 from broker_bridge.outgoing import Lowered, Outgoing
 from broker_bridge.upload import Upload
@@ -78,7 +79,7 @@ class Delivery:
         self._wall_clock = wall_clock
         self._rng = rng
         self._upload: Upload | None = None
-        self._whole: Whole | None = None
+        self._transfer: Transfer | None = None
         self._changed = asyncio.Event()
         self.sending: Held | None = None
         """The transfer that is on its way now."""
@@ -137,7 +138,7 @@ class Delivery:
                 await asyncio.sleep(RETRY_S)
             finally:
                 self._upload = self.sending = None
-                self._whole = None
+                self._transfer = None
 
     def _next(self) -> Held | None:
         """The oldest held transfer, if it may be sent now; those that waited too long are given up on the way."""
@@ -158,7 +159,7 @@ class Delivery:
             return
         loop = asyncio.get_running_loop()
         content = await loop.run_in_executor(self._disk, self._custody.content, held.position)
-        self._whole = Whole(manifest.sha256, content)
+        self._transfer = Transfer(manifest.sha256, content)
         self.sending = held
         upload = self._upload = Upload(
             Outgoing(content, manifest, own=False),
@@ -184,7 +185,7 @@ class Delivery:
 
     async def _leave_manifest(self, topic: FlTopic, body: Value) -> None:
         assert self.sending is not None
-        await self._uplink.leave(topic, seal(self.sending.envelope, body), retain=False, whole=self._whole)
+        await self._uplink.leave(topic, seal(self.sending.envelope, body), retain=False, transfer=self._transfer)
 
     async def _leave_chunk(self, topic: FlTopic, payload: bytes) -> None:
-        await self._uplink.leave(topic, payload, retain=False, whole=self._whole)
+        await self._uplink.leave(topic, payload, retain=False, transfer=self._transfer)

@@ -10,9 +10,9 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
 
 from broker_bridge.bridge.inspection import Why
+from broker_bridge.bridge.ledger import Departure, LedgerError, Transfer
 from broker_bridge.bridge.policy import EXPORTS, Budget, Export, ExportPolicy
 from broker_bridge.session import PublishRefused, SessionLost
 from uns_topics.topics import FlTopic
@@ -30,31 +30,8 @@ class NotAllowed(PublishRefused):
         self.why = why
 
 
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """The transfer that a manifest or chunk belongs to."""
-
-    sha256: str
-    raw: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Leaving:
-    """A message that is about to leave."""
-
-    topic: FlTopic
-    export: Export
-    payload: bytes = field(repr=False)
-    line: str
-    whole: Whole | None = None
-
-
-class RecordError(Exception):
-    """The record of what left can't be written; the text says why and what to do."""
-
-
-Record = Callable[[Sequence[Leaving]], None]
-"""Writes to the record, durable when it returns. Raises: RecordError."""
+Record = Callable[[Sequence[Departure]], None]
+"""`Ledger.record`: durable when it returns. Raises: LedgerError."""
 Publish = Callable[[], Awaitable[None]]
 
 
@@ -109,7 +86,13 @@ class Egress:
         return self.budget.lasts(self._today(), payload_bytes, messages)
 
     async def leave(
-        self, topic: FlTopic, payload: bytes, publish: Publish, *, whole: Whole | None = None, presence: bool = False
+        self,
+        topic: FlTopic,
+        payload: bytes,
+        publish: Publish,
+        *,
+        transfer: Transfer | None = None,
+        presence: bool = False,
     ) -> None:
         """Let one message out.
 
@@ -117,12 +100,12 @@ class Egress:
 
         Raises: NothingLeaves, NotAllowed; what `publish` raises.
         """
-        leaving = self._check(topic, payload, whole, presence)
-        await asyncio.get_running_loop().run_in_executor(self._disk, self.write, leaving)
+        departure = self._check(topic, payload, transfer, presence)
+        await asyncio.get_running_loop().run_in_executor(self._disk, self.write, departure)
         if not presence:
             self._check_pause()  # somebody may have switched while the disk was busy
         await publish()
-        key = (topic.federation, topic.participant or "", leaving.export)
+        key = (topic.federation, topic.participant or "", EXPORTS[topic.kind])
         self.messages[key] += 1
         self.bytes[key] += len(payload)
 
@@ -130,16 +113,16 @@ class Egress:
         """Record a will, which leaves with the connection. Raises: NotAllowed, NothingLeaves."""
         self.write(self._check(topic, payload, None, presence=True))
 
-    def write(self, leaving: Leaving) -> None:
+    def write(self, departure: Departure) -> None:
         """Put it on record. Raises: NothingLeaves."""
         try:
-            self._record([leaving])
-        except RecordError as error:
+            self._record([departure])
+        except LedgerError as error:
             self.problem = str(error)
-            raise NothingLeaves(f"nothing leaves while what leaves can't be recorded: {error}") from None
+            raise NothingLeaves(str(error)) from None
         self.problem = None
 
-    def _check(self, topic: FlTopic, payload: bytes, whole: Whole | None, presence: bool) -> Leaving:
+    def _check(self, topic: FlTopic, payload: bytes, transfer: Transfer | None, presence: bool) -> Departure:
         if not presence:
             self._check_pause()
         export = EXPORTS.get(topic.kind)
@@ -148,7 +131,7 @@ class Egress:
             raise NotAllowed(Why.POLICY, f"no line of the export policy allows {topic.kind.path}")
         if not self.budget.spend(self._today(), len(payload)):
             raise NotAllowed(Why.BUDGET, "today's budget is spent")
-        return Leaving(topic, export, payload, line, whole)
+        return Departure(topic.federation, topic.participant or "", str(topic), export, line, payload, transfer)
 
     def _check_pause(self) -> None:
         if (reason := self._paused()) is not None:

@@ -26,6 +26,8 @@ from uns_topics.envelope import PayloadError
 from uns_topics.model import Sha256, Value
 from uns_topics.transfers import decode_chunk, encode_chunk
 
+FOLDER = "ledger"
+"""Below the bridge's data directory."""
 DEFAULT_CONTENTS_BYTES = 1 << 30
 """Payloads that are kept for searching."""
 
@@ -263,6 +265,13 @@ def read(
                 and (participant is None or entry.participant == participant)
             ):
                 yield entry
+
+
+def spent_on(folder: Path, day: str) -> tuple[int, int]:
+    """Bytes and messages that left on a day (`YYYY-MM-DD`, UTC)."""
+    start = datetime.fromisoformat(day).replace(tzinfo=UTC)
+    sizes = [e.bytes for e in read(folder, start, start + timedelta(days=1)) if isinstance(e, Entry)]
+    return sum(sizes), len(sizes)
 
 
 def day_files(folder: Path) -> list[Path]:

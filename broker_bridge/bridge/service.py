@@ -19,6 +19,7 @@ from broker_bridge.bridge.crossing import Crossing, Tools
 from broker_bridge.bridge.custody import Custody, CustodyError
 from broker_bridge.bridge.egress import Egress
 from broker_bridge.bridge.figures import BridgeFigures, bridge_sheet
+from broker_bridge.bridge.ledger import FOLDER, Ledger, LedgerError, spent_on
 from broker_bridge.bridge.mirror import SETTLE_S, FederationMirror
 from broker_bridge.bridge.pause import COMMAND_FILE, Pause
 from broker_bridge.bridge.policy import Budget, ExportPolicy
@@ -93,7 +94,7 @@ async def run_bridge(
     try:
         config.data_dir.mkdir(parents=True, exist_ok=True)
         bridge = Bridge(config, policy, world)
-    except (OSError, CustodyError) as error:
+    except (OSError, CustodyError, LedgerError) as error:
         log.error("%s", error)  # noqa: TRY400 - a sentence for people, no stack trace
         return ExitCode.CONFIGURATION
     try:
@@ -127,9 +128,15 @@ class Bridge:
         self.pause = pause_of(config, policy)
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="bridge disk")
         self.custody = Custody(config.data_dir / "bridge.sqlite")
-        self.egress = Egress(
-            policy, Budget(policy.budget), _no_record, self._disk, lambda: self.pause.reason, self._today
+        self._ledger = Ledger(
+            config.data_dir / FOLDER,
+            config.bridge,
+            world.wall_clock,
+            keep_contents_bytes=config.ledger.keep_contents_bytes,
+            keep_days=config.ledger.keep_days,
         )
+        budget = Budget(policy.budget, self._today(), *spent_on(config.data_dir / FOLDER, self._today()))
+        self.egress = Egress(policy, budget, self._ledger.record, self._disk, lambda: self.pause.reason, self._today)
         self._tasks: asyncio.TaskGroup | None = None
         self._plant_session: Session | None = None
         self._paused = False
@@ -220,6 +227,7 @@ class Bridge:
         """Free what outlives the tasks."""
         self._disk.shutdown(wait=True, cancel_futures=True)
         self.custody.close()
+        self._ledger.close()
 
     # Health -----------------------------------------------------------------------------------------------------------
 
@@ -412,7 +420,3 @@ class Bridge:
             if not freed:
                 return
             held -= freed
-
-
-def _no_record(_leaving: object) -> None:
-    pass

@@ -7,7 +7,8 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from broker_bridge.bridge.egress import Egress, NothingLeaves, Whole
+from broker_bridge.bridge.egress import Egress, NothingLeaves
+from broker_bridge.bridge.ledger import Transfer
 from broker_bridge.link import Link
 from broker_bridge.publisher import Publisher
 from broker_bridge.session import Connector, Message, PublishRefused, Session, SessionLost, Will
@@ -130,13 +131,13 @@ class Uplink:
         """The one sign that leaves while the plant has paused the bridge: that nothing passes."""
         await self._say_offline()
 
-    async def leave(self, topic: FlTopic, payload: bytes, *, retain: bool, whole: Whole | None = None) -> None:
+    async def leave(self, topic: FlTopic, payload: bytes, *, retain: bool, transfer: Transfer | None = None) -> None:
         """Let one message out. Raises: SessionLost, PublishRefused."""
         live = self._session
         if live is None:
             raise SessionLost("the uplink is away")
         text = str(topic)
-        await self._egress.leave(topic, payload, lambda: live.publish(text, payload, retain=retain), whole=whole)
+        await self._egress.leave(topic, payload, lambda: live.publish(text, payload, retain=retain), transfer=transfer)
 
     # ------------------------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from broker_bridge.bridge.ledger import Damaged, Entry, day_files, read
+from broker_bridge.bridge.ledger import FOLDER, Damaged, Entry, day_files, read
 from broker_bridge.settings import ConfigError, read_yaml
 from headgate.exits import CommandError, Exit
 from headgate.parsers import Parser, Subparsers, add_command
@@ -113,7 +113,7 @@ def _until(text: str) -> datetime:
 
 def ledger_folder(arguments: argparse.Namespace) -> Path:
     """The folder that is meant. Raises: CommandError: there is no ledger; ConfigError: no bridge's configuration."""
-    folder: Path = arguments.dir if arguments.dir is not None else _data_dir(arguments.config) / "ledger"
+    folder: Path = arguments.dir if arguments.dir is not None else _data_dir(arguments.config) / FOLDER
     if not folder.is_dir() or not day_files(folder):
         raise CommandError(f"{folder}: no ledger there: nothing has left yet, or it is another folder", Exit.NOT_FOUND)
     return folder

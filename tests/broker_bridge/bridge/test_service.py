@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from broker_bridge.bridge.inspection import Why
+from broker_bridge.bridge.ledger import FOLDER, Departure, Entry, LedgerError
+from broker_bridge.bridge.ledger import read as read_ledger
 from broker_bridge.bridge.pause import COMMAND_FILE
 from broker_bridge.session import Message
 from tests.aio import run
@@ -174,7 +178,7 @@ def test_what_no_line_allows_is_answered_with_policy(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         await world.say_status()
         await world.send(CONTENT, MANIFEST)
-        await world.until(lambda: world.receipts())
+        await world.until(lambda: world.receipts() and any(m.topic.endswith("berlin/status") for m in world.up()))
         assert world.receipts()[0] == Receipt(id=MANIFEST.id, result="rejected", code=Code.POLICY)
         assert {m.topic for m in world.up()} == {str(topic(Kind.VIA, bridge="gate")), str(topic(Kind.STATUS))}
 
@@ -399,6 +403,69 @@ def test_a_budget_that_is_spent_stops_everything_until_tomorrow(tmp_path: Path) 
         await world.until(lambda: b'"training"' in world.uplink.retained[str(topic(Kind.STATUS))].payload)
 
     bridged(tmp_path, test, policy=policy(budget={"bytes_per_day": 4000}))
+
+
+# The record -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_message_out_is_on_record_and_so_is_the_will(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        await world.say_status()
+        await world.send(CONTENT, MANIFEST)
+        await world.until(lambda: world.arrived(MANIFEST))
+        await world.answer(MANIFEST)
+        await world.until(lambda: world.receipts())
+        entries = [e for e in read_ledger(world.config.data_dir / FOLDER) if isinstance(e, Entry)]
+        out = [(m.topic, hashlib.sha256(m.payload).hexdigest(), len(m.payload)) for m in world.up()]
+        recorded = [(e.topic, e.sha256, e.bytes) for e in entries]
+        assert recorded[0][0] == str(topic(Kind.VIA, bridge="gate"))  # the will, which left with the connection
+        assert Counter(recorded[1:]) == Counter(out)
+        chunks = [e for e in entries if e.topic.rpartition("/")[2].isdecimal()]
+        assert {e.content for e in chunks} == {MANIFEST.sha256}
+        assert {e.policy for e in entries} == {"allow[0]"}
+
+    bridged(tmp_path, test)
+
+
+def test_what_can_t_be_recorded_doesn_t_leave(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        assert world.bridge is not None
+        await world.until(lambda: world.presence() == "online")
+        record, full = world.bridge.egress._record, True
+
+        def fails(departures: Sequence[Departure]) -> None:
+            if full:
+                raise LedgerError("the disk is full")
+            record(departures)
+
+        world.bridge.egress._record = fails
+        before = len(world.up())
+        await world.say_status()
+        await world.send(CONTENT, MANIFEST)
+        await world.until(lambda: crossing(world).queue and world.bridge is not None and world.bridge.egress.problem)
+        assert world.up()[before:] == []
+        full = False
+        await world.until(lambda: any(m.topic.endswith("berlin/status") for m in world.up()))
+        crossing(world)._delivery._upload.on_connected()  # as after five seconds without an answer
+        await world.until(lambda: any(m.topic.endswith("/manifest") for m in world.up()))
+
+    bridged(tmp_path, test)
+
+
+def test_what_left_today_counts_after_a_restart(tmp_path: Path) -> None:
+    async def main() -> None:
+        world = World(tmp_path, policy=policy(budget={"messages_per_day": 1000}))
+        async with world.watching():
+            async with world.running() as bridge:
+                await world.give_plan()
+                await world.say_status()
+                await world.until(lambda: any(m.topic.endswith("berlin/status") for m in world.up()))
+                assert bridge.egress.budget.messages >= 3
+            entries = len(list(read_ledger(world.config.data_dir / FOLDER)))
+            async with world.running() as bridge:
+                assert bridge.egress.budget.messages >= entries
+
+    run(main())
 
 
 # Down -----------------------------------------------------------------------------------------------------------------
