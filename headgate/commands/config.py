@@ -1,16 +1,22 @@
-"""`headgate config schema`: the configuration files' JSON Schema, for editors and for people."""
+"""`headgate config`: JSON Schema of configuration files, access rules for brokers, the page of all topics."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from headgate.exits import Exit
+from headgate.exits import CommandError, Exit
 from headgate.parsers import Subparsers, add_command
 
+if TYPE_CHECKING:
+    from uns_topics.access import PlantEdge
+
 KINDS = ("edge", "aggregator", "bridge", "export-policy", "contract", "signal-map")
+BROKERS = ("mosquitto", "hivemq", "emqx")
 
 
 def register(subparsers: Subparsers) -> None:
@@ -18,8 +24,8 @@ def register(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "config",
-        "Describe configuration files.",
-        ("headgate config schema edge", "headgate config schema contract > contract.schema.json"),
+        "Describe configuration files, and write what brokers need to know of Headgate's topics.",
+        ("headgate config schema edge", "headgate config access enterprise --broker mosquitto > acl"),
         None,
     )
     actions = parser.add_subparsers(metavar="ACTION", required=True)
@@ -31,11 +37,87 @@ def register(subparsers: Subparsers) -> None:
         run_schema,
     )
     schema.add_argument("kind", choices=KINDS)
+    access = add_command(
+        actions,
+        "access",
+        "Print the access rules of a broker: the enterprise's, or a plant's with a bridge.",
+        (
+            "headgate config access enterprise --broker mosquitto > acl",
+            "headgate config access plant --edge edge.yaml --pause acme/berlin/_headgate/pause > acl",
+        ),
+        run_access,
+    )
+    access.add_argument("side", choices=("enterprise", "plant"))
+    access.add_argument("--broker", choices=BROKERS, default="mosquitto", help="whose file (default mosquitto)")
+    access.add_argument("--federation", default="+", metavar="NAME", help="one federation only (default: all)")
+    access.add_argument("--edge", action="append", type=Path, default=[], metavar="FILE", help="plant: an edge.yaml")
+    access.add_argument("--pause", metavar="TOPIC", help="plant: the bridge's pause topic")
+    access.add_argument("--participant", action="append", default=[], metavar="NAME", help="hivemq: a user to list")
+    add_command(
+        actions,
+        "topics",
+        "Print the page of all topics: who writes, who reads, what they carry.",
+        ("headgate config topics", "headgate config topics > docs/topics.md"),
+        run_topics,
+    )
 
 
 def run_schema(arguments: argparse.Namespace) -> int:
     """`headgate config schema KIND`."""
     print(json.dumps(_model(arguments.kind).model_json_schema(), indent=2))
+    return Exit.OK
+
+
+def run_access(arguments: argparse.Namespace) -> int:
+    """`headgate config access enterprise|plant`."""
+    from uns_topics.access import AccessError, enterprise_access, plant_access
+    from uns_topics.acl_files import emqx_acl, hivemq_credentials, mosquitto_acl
+
+    is_plant = arguments.side == "plant"
+    if is_plant != bool(arguments.edge and arguments.pause):
+        raise CommandError("a plant's rules need --edge and --pause, an enterprise broker's have neither", Exit.USAGE)
+    try:
+        if is_plant:
+            edges = tuple(_plant_edge(path) for path in arguments.edge)
+            access = plant_access(edges, arguments.pause, arguments.federation)
+        else:
+            access = enterprise_access(arguments.federation)
+        if arguments.broker == "hivemq":
+            text = hivemq_credentials(access, tuple(arguments.participant))
+        else:
+            text = mosquitto_acl(access) if arguments.broker == "mosquitto" else emqx_acl(access)
+    except (AccessError, ValueError) as error:
+        raise CommandError(str(error), Exit.USAGE) from None
+    print(text, end="")
+    return Exit.OK
+
+
+def _plant_edge(path: Path) -> PlantEdge:
+    """What an edge reads and writes in its plant's tree, from its own files."""
+    from broker_bridge.settings import load, read_yaml, validate
+    from edge.config import EdgeConfig
+    from edge.outputs import alive_topic, common_home, instance_root
+    from edge.signal_map import SignalMap
+    from uns_topics.access import PlantEdge
+    from uns_topics.filters import TopicPattern
+
+    config = load(EdgeConfig, path)
+    signals = validate(SignalMap, read_yaml(config.signal_map), str(config.signal_map))
+    instances = signals.instance_prefixes()
+    home = config.inference.home or common_home(instances)
+    outputs = (f"{instance_root(TopicPattern(signals.instance).filter, config.federation)}/+",)
+    return PlantEdge(
+        participant=config.participant,
+        reads=tuple(dict.fromkeys(TopicPattern(source.topic).filter for source in signals.sources)),
+        writes=(*outputs, alive_topic(home, config.federation, config.participant)),
+    )
+
+
+def run_topics(_arguments: argparse.Namespace) -> int:
+    """`headgate config topics`."""
+    from uns_topics.topic_page import topics_page
+
+    print(topics_page(), end="")
     return Exit.OK
 
 
