@@ -148,6 +148,19 @@ def tinyproxy(*allowed: int, users: dict[str, str] | None = None) -> Iterator[Se
 
 
 @contextmanager
+def mosquitto_on(config: str, port: int) -> Iterator[Server]:
+    """Run Mosquitto on a complete configuration that listens with TLS on this port of 127.0.0.1."""
+    with TemporaryDirectory(prefix="mosquitto-") as name:
+        directory = Path(name)
+        if os.geteuid() == 0:
+            config += "user root\n"  # it would change to a user who can't read its files
+        (directory / "mosquitto.conf").write_text(config, "utf-8")
+        command = [_program("mosquitto"), "-c", str(directory / "mosquitto.conf")]
+        with _running(command, port, directory, "mqtts") as server:
+            yield server
+
+
+@contextmanager
 def amqtt_server(*, port: int | None = None) -> Iterator[Server]:
     """Run the embedded broker in a process of its own."""
     port = port or free_port()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from itertools import zip_longest
 from xml.sax.saxutils import escape
 
-from uns_topics.access import USER, Access, AccessError, BrokerAccess, Role, Rule
+from uns_topics.access import CHUNKS, USER, Access, AccessError, BrokerAccess, Role, Rule, kind_filter
 from uns_topics.filters import matches
-from uns_topics.topics import ROOT
+from uns_topics.topics import ROOT, SHARED, Kind
 
 _TITLE = "Access rules generated from Headgate's topic table. A participant's user name is its id."
 _SCOPE = (
@@ -51,6 +51,15 @@ def _denied(access: BrokerAccess, role: Role, user: str) -> list[str]:
             raise AccessError(f"Mosquitto can't keep {topic} from user {user}, who has a part of it")
         denied.append(topic)
     return denied
+
+
+def native_bridge_topics(federation: str, participant: str) -> tuple[str, ...]:
+    """The `topic` lines of a native Mosquitto bridge, which stands in for Headgate's where no inspection is wanted."""
+    up = (kind for kind in Kind if not kind.is_down and kind is not Kind.VIA)
+    down = (*SHARED, Kind.HISTORY, *CHUNKS, Kind.RECEIPT)
+    ways = {kind_filter(kind, federation, participant): "out" for kind in up}
+    ways |= {kind_filter(kind, federation, participant): "in" for kind in down}
+    return tuple(f"topic {topic} {way} 1" for topic, way in ways.items())
 
 
 def hivemq_credentials(access: BrokerAccess, participants: tuple[str, ...]) -> str:
