@@ -27,7 +27,7 @@ from uns_topics.topics import FlTopic, Kind
 from uns_topics.transfers import DEFAULT_CHUNK_BYTES, MAX_CHUNKS, WRAPPING_BYTES
 
 FEDERATION = "solder-defect"
-PLANTS = ("berlin", "lyon")
+PLANTS = ("berlin", "gdansk")
 ENTERPRISE_USERS = ("aggregator", "observer", *PLANTS)
 PLANT_USERS = ("bridge", "observer", "operator", "line", *PLANTS)
 
@@ -151,7 +151,7 @@ def test_nobody_gets_in_without_password_or_trust(enterprise: Server, secrets: P
     connects(good)
     for change in (
         {"username": None, "password_file": None},
-        {"username": "lyon"},  # with berlin's password
+        {"username": "gdansk"},  # with berlin's password
         {"username": "aggregator"},
     ):
         with pytest.raises(BrokerRefused):
@@ -190,7 +190,7 @@ def test_certificates_in_place_of_passwords(secrets: Path, tmp_path: Path) -> No
                 PahoConnector(certified).connect("berlin", on_message=Inbox()) as session,
             ):
                 await watching.subscribe("#")
-                for who in ("lyon", "berlin"):
+                for who in ("gdansk", "berlin"):
                     await session.publish(f"fl/v1/{FEDERATION}/up/{who}/status", b"{}")
                 await inbox.count(1)
             return inbox.topics

@@ -14,7 +14,7 @@ from uns_topics.access import enterprise_access
 from uns_topics.acl_files import emqx_acl
 from uns_topics.transfers import DEFAULT_CHUNK_BYTES, MAX_CHUNKS, WRAPPING_BYTES
 
-USERS = ("aggregator", "observer", "berlin", "lyon")
+USERS = ("aggregator", "observer", "berlin", "gdansk")
 
 
 def test_hivemq_passwords_are_put_in_place(tmp_path: Path) -> None:
