@@ -15,7 +15,6 @@ COPY . .
 RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels .
 
 FROM python:3.11-slim AS base
-ARG PIP_ARGS=
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 LABEL org.opencontainers.image.title="Headgate" \
       org.opencontainers.image.description="Federated learning for factories over MQTT brokers that they already run" \
@@ -27,6 +26,7 @@ RUN groupadd --gid 10001 headgate \
 COPY constraints.txt /tmp/constraints.txt
 
 FROM base AS runtime
+ARG PIP_ARGS=
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
     pip install --no-cache-dir $PIP_ARGS --constraint /tmp/constraints.txt /wheels/headgate-*.whl
 USER 10001:10001
@@ -36,6 +36,7 @@ ENTRYPOINT ["headgate"]
 CMD ["--help"]
 
 FROM base AS edge-train
+ARG PIP_ARGS=
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
     pip install --no-cache-dir $PIP_ARGS --constraint /tmp/constraints.txt "$(echo /wheels/headgate-*.whl)[train]"
 USER 10001:10001

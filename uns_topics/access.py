@@ -75,12 +75,17 @@ class BrokerAccess:
     named: tuple[Role, ...]
 
     def __post_init__(self) -> None:
-        """Raises: AccessError: a user in two roles, or a filter that is none."""
+        """Raises: AccessError: a user in two roles, or a filter that is none or that a file can't hold in one line."""
         users = [user for role in self.named for user in role.users]
         if twice := sorted({user for user in users if users.count(user) > 1}):
             raise AccessError(f"users in two roles: {', '.join(twice)}")
         for rule in (*self.participants, *(rule for role in self.named for rule in role.rules)):
-            validate_filter(rule.filter.replace(USER, "user"))
+            try:
+                validate_filter(rule.filter.replace(USER, "user"))
+            except ValueError as error:
+                raise AccessError(str(error)) from None
+            if not rule.filter.isprintable() or rule.filter != rule.filter.strip():
+                raise AccessError(f"topic filter {rule.filter!r}: a line of an access file can't hold it")
 
     def rules(self, user: str) -> tuple[Rule, ...]:
         """What holds for a user; one whom no role names is a participant."""

@@ -70,11 +70,11 @@ def run_schema(arguments: argparse.Namespace) -> int:
 
 def run_access(arguments: argparse.Namespace) -> int:
     """`headgate config access enterprise|plant`."""
-    from uns_topics.access import AccessError, enterprise_access, plant_access
+    from uns_topics.access import enterprise_access, plant_access
     from uns_topics.acl_files import emqx_acl, hivemq_credentials, mosquitto_acl
 
     is_plant = arguments.side == "plant"
-    if is_plant != bool(arguments.edge and arguments.pause):
+    if is_plant != bool(arguments.edge) or is_plant != bool(arguments.pause):
         raise CommandError("a plant's rules need --edge and --pause, an enterprise broker's have neither", Exit.USAGE)
     try:
         if is_plant:
@@ -86,7 +86,7 @@ def run_access(arguments: argparse.Namespace) -> int:
             text = hivemq_credentials(access, tuple(arguments.participant))
         else:
             text = mosquitto_acl(access) if arguments.broker == "mosquitto" else emqx_acl(access)
-    except (AccessError, ValueError) as error:
+    except ValueError as error:
         raise CommandError(str(error), Exit.USAGE) from None
     print(text, end="")
     return Exit.OK

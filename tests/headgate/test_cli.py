@@ -157,6 +157,9 @@ def test_config_schema_is_json_schema(kind: str, capsys: pytest.CaptureFixture[s
         (["demo", "--broker", "http://here"], "'http://here' is no broker URL"),
         (["demo", "--scenario", "turbofan"], "--data DIR"),
         (["tree", "a/#/b"], "topic filter 'a/#/b'"),
+        (["config", "access", "plant"], "a plant's rules need --edge and --pause"),
+        (["config", "access", "enterprise", "--pause", "a"], "an enterprise broker's have neither"),
+        (["config", "access", "enterprise", "--federation", "a#"], "'#' must be the whole last segment"),
         (["replay", "--data", ".", "--speed", "0"], "--speed must be above 0"),
     ],
 )

@@ -123,6 +123,12 @@ def test_a_user_has_one_role() -> None:
         plant_access((PlantEdge("bridge", (), ()),), PAUSE)
 
 
+@pytest.mark.parametrize("pause", ["a/#/b", "a\ntopic readwrite #", "a ", "a\x7f"])
+def test_a_filter_that_would_write_lines_of_its_own_is_refused(pause: str) -> None:
+    with pytest.raises(AccessError, match="topic filter"):
+        plant_access((BERLIN,), pause)
+
+
 # Files ---------------------------------------------------------------------------------------------------------------
 
 USERS = ("aggregator", "observer", "operator", "bridge", "line", "berlin", "lyon")
