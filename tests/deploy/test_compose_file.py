@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
 from aggregator.config import AggregatorConfig
+from broker_bridge.bridge.config import BridgeConfig
+from broker_bridge.bridge.policy import Export
+from broker_bridge.bridge.service import read_policy
 from broker_bridge.config import BrokerConfig
 from broker_bridge.settings import load, read_yaml, validate
 from edge.config import EdgeConfig
@@ -25,8 +29,6 @@ SERVICES = COMPOSE.services
 FOLDER = ROOT / "deploy/compose"
 PLANTS = ("berlin", "gdansk")
 LONG_RUNNING = {name: s for name, s in SERVICES.items() if s.restart == "unless-stopped"}
-COMING = {"bridge", "health"}
-"""Commands of headgate that other branches bring."""
 
 
 def by_name(services: dict[str, Service]) -> pytest.MarkDecorator:
@@ -185,6 +187,17 @@ def test_the_plants_are_those_of_the_scenario() -> None:
         assert read_yaml(FOLDER / plant / "signal-map.yaml") == maps[plant]
 
 
+def test_a_bridge_carries_its_plant_alone() -> None:
+    for plant in PLANTS:
+        config = load(BridgeConfig, FOLDER / plant / "bridge.yaml", {})
+        (carried,) = config.participants
+        assert (carried.federation, carried.participant) == ("solder-defect", plant)
+        assert config.uplink_of(carried).username == plant
+        policy = read_policy(config)
+        assert all(policy.line("solder-defect", plant, export) for export in get_args(Export))
+        assert policy.pause.topic == f"acme/{plant}/_headgate/pause"
+
+
 def test_the_aggregator_knows_its_participants() -> None:
     config = load(AggregatorConfig, FOLDER / "aggregator.yaml", {})
     assert config.participants == PLANTS
@@ -236,8 +249,7 @@ def test_simulated_lines_use_the_simulators_configuration() -> None:
 def test_every_command_can_be_typed(service: Service) -> None:
     checks = [service.healthcheck.test[2:]] if service.healthcheck is not None else []
     for words in (service.command or [], *checks):
-        if words[0] not in COMING:
-            assert callable(build_parser().parse_args(words).run)
+        assert callable(build_parser().parse_args(words).run)
 
 
 # Dockerfile ----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ Mounts become folders of the test, and `host:port` becomes a free port of 127.0.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import re
@@ -22,10 +21,9 @@ import pytest
 from broker_bridge.embedded import free_port
 from broker_bridge.paho_session import PahoConnector
 from broker_bridge.session import Session
-from headgate.cli import build_parser
 from tests.aio import Inbox, run
 from tests.deploy.compose_file import ROOT, Service, read_compose
-from tests.deploy.deployed import PROBE, broker, login, make_secrets, substituted
+from tests.deploy.deployed import PROBE, broker, login, make_secrets
 from tests.servers import Server
 from uns_topics.payloads import read
 from uns_topics.presence import ParticipantState, ParticipantStatus
@@ -39,12 +37,6 @@ FEDERATION = "solder-defect"
 STOP_S = 20.0
 
 pytestmark = [pytest.mark.broker, pytest.mark.e2e, pytest.mark.timeout(240)]
-
-
-def has_command(name: str) -> bool:
-    """Whether this version of headgate has the command."""
-    actions = build_parser()._actions
-    return any(name in action.choices for action in actions if isinstance(action, argparse._SubParsersAction))
 
 
 @dataclass
@@ -155,23 +147,7 @@ def mosquitto_service(machine: Machine, name: str, service: Service) -> Abstract
     secrets = machine.secrets / (mounts["/mosquitto/headgate"].subpath or "")
     data = machine.folder / "volumes" / mounts["/mosquitto/data"].source
     acl = mounts["/mosquitto/config/headgate.acl"].path
-    return broker(conf, acl, secrets, data, extra=stand_in(machine, name))
-
-
-def stand_in(machine: Machine, name: str) -> str:
-    """The native bridge of deploy/mosquitto, where this version of headgate has no bridge of its own."""
-    plant = name.removeprefix("plant-")
-    if has_command("bridge") or plant not in PLANTS:
-        return ""
-    text = (ROOT / "deploy/mosquitto/native-bridge.conf").read_text("utf-8")
-    home = machine.secrets / "enterprise" / plant
-    names = {
-        "address enterprise:8883": f"address 127.0.0.1:{machine.brokers['enterprise'].port}",
-        "/mosquitto/headgate/enterprise/": f"{home}/",
-        "remote_password PASSWORD": f"remote_password {(home / 'password').read_text('utf-8').strip()}",
-        "berlin": plant,
-    }
-    return substituted(text, names)
+    return broker(conf, acl, secrets, data)
 
 
 def statuses(inbox: Inbox) -> dict[str, ParticipantState]:
@@ -203,8 +179,7 @@ def promoted(inbox: Inbox) -> bool:
 def test_the_demo_learns_across_zones(machine: Machine) -> None:
     """Brokers with TLS, edges and aggregator behind bridges, a round across all of them, inference in the plants."""
     assert machine.start("model").wait(120) == 0, machine.log("model")
-    kinds = ("edge", "line", *(("bridge",) if has_command("bridge") else ()))
-    running = ["aggregator", *(f"{kind}-{plant}" for kind in kinds for plant in PLANTS)]
+    running = ["aggregator", *(f"{kind}-{plant}" for kind in ("edge", "bridge", "line") for plant in PLANTS)]
     for name in running:
         machine.start(name)
 
@@ -243,13 +218,12 @@ async def observe(stack: AsyncExitStack, machine: Machine, name: str, inbox: Inb
 
 
 async def healthy(machine: Machine, name: str) -> None:
-    """Run the service's health check where this version of headgate has its command."""
+    """Run the service's health check."""
     check = DEMO[name].healthcheck
     assert check is not None
     _, program, *words = check.test
     assert program == "headgate"
-    if has_command(words[0]):
-        process = await asyncio.create_subprocess_exec(
-            *machine.command(name, words), env=machine.environment(name), stdout=subprocess.DEVNULL
-        )
-        assert await process.wait() == 0, name
+    process = await asyncio.create_subprocess_exec(
+        *machine.command(name, words), env=machine.environment(name), stdout=subprocess.DEVNULL
+    )
+    assert await process.wait() == 0, name

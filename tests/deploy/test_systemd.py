@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from aggregator.config import AggregatorConfig
+from broker_bridge.bridge.config import BridgeConfig
 from broker_bridge.settings import override
 from edge.config import EdgeConfig
 from headgate.cli import build_parser
@@ -18,10 +20,13 @@ from tests.deploy.deployed import DEPLOY
 
 UNITS = {path.name: path.read_text("utf-8") for path in sorted((DEPLOY / "systemd").iterdir())}
 PROGRAM = "/opt/headgate/bin/headgate"
+CONFIGS: dict[str, type[BaseModel]] = {
+    "headgate-edge": EdgeConfig,
+    "headgate-aggregator": AggregatorConfig,
+    "headgate-bridge": BridgeConfig,
+}
 MAX_EXPOSURE = 2.0
 """Of 10, by systemd's own count."""
-COMING = {"bridge"}
-"""Commands of headgate that other branches bring."""
 
 every_unit = pytest.mark.parametrize("name", UNITS)
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
@@ -46,8 +51,7 @@ def test_a_unit_starts_a_command_that_exists(name: str) -> None:
     (start,) = settings(name)["ExecStart"]
     program, *words = start.split()
     assert program == PROGRAM
-    if words[0] not in COMING:
-        assert callable(build_parser().parse_args(words).run)
+    assert callable(build_parser().parse_args(words).run)
 
 
 @every_unit
@@ -65,7 +69,7 @@ def test_what_a_unit_overrides_is_a_setting(name: str) -> None:
     """The environment sets data_dir to the unit's own folder, and password files to its credentials."""
     said = settings(name)
     environment = dict(expanded(one).split("=", 1) for one in said["Environment"])
-    fields = frozenset({"data_dir", "plant"} if "bridge" in name else _fields(name))
+    fields = frozenset(CONFIGS[name.partition("@")[0].removesuffix(".service")].model_fields)
     content: dict[str, object] = {}
     override(content, environment, fields)
     assert content.pop("data_dir") == f"/var/lib/{expanded(said['StateDirectory'][0])}"
@@ -79,10 +83,6 @@ def test_what_a_unit_overrides_is_a_setting(name: str) -> None:
 def expanded(text: str) -> str:
     """With systemd's specifiers as they are for instance `berlin`."""
     return text.replace("%d", "/run/credentials/unit").replace("%S", "/var/lib").replace("%i", "berlin")
-
-
-def _fields(name: str) -> set[str]:
-    return set((EdgeConfig if "edge" in name else AggregatorConfig).model_fields)
 
 
 def installed(name: str, folder: Path) -> Path:
