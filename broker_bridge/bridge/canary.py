@@ -55,11 +55,10 @@ class Find:
 
 
 class Haystack:
-    """A payload, made ready for any number of needles. `kind`: what the ledger says it is; an empty text: anything."""
+    """A payload, made ready for any number of needles. What it is shows by its bytes, whatever it was sent as."""
 
-    def __init__(self, payload: bytes, kind: str = "") -> None:
+    def __init__(self, payload: bytes) -> None:
         self.payload = payload
-        self.kind = kind
         self.update = _update(payload)
 
     @cached_property
@@ -119,9 +118,9 @@ class JsonNumbers:
         return exact, rounded
 
 
-def search(value: str, payload: bytes, kind: str = "", *, every_width: bool = False) -> list[Find]:
+def search(value: str, payload: bytes, *, every_width: bool = False) -> list[Find]:
     """Where and how a value stands in one payload. Raises: ValueError: nothing that can be searched for."""
-    finds = look(needle(value), Haystack(payload, kind), len(payload), every_width=every_width)
+    finds = look(needle(value), Haystack(payload), len(payload), every_width=every_width)
     return [find for find in finds if every_width or not find.is_chance]
 
 
@@ -149,8 +148,10 @@ def look(wanted: Needle, haystack: Haystack, searched_bytes: int, *, every_width
 
 def left_out(wanted: Needle, searched_bytes: int) -> dict[str, float]:
     """What `look` doesn't look for in that much, and how often chance alone would hit it."""
-    expected = {p.how: searched_bytes * 2.0**-p.bits for p in wanted.patterns}
-    return {how: hits for how, hits in expected.items() if hits > MAX_ACCIDENTAL}
+    expected = [
+        (f"{p.how}, outside of text" if p.is_plain else p.how, searched_bytes * 2.0**-p.bits) for p in wanted.patterns
+    ]
+    return {how: hits for how, hits in sorted(expected) if hits > MAX_ACCIDENTAL}
 
 
 def _find(wanted: Needle, pattern: Pattern, haystack: Haystack, places: int) -> Find | None:

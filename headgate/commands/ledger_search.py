@@ -55,6 +55,7 @@ class Search:
         self._needles = needles
         self._every_width = every_width
         self._known: dict[bytes, list[Hit] | None] = {}
+        self._topic_hits: dict[tuple[str, str, str], Hit] = {}
         self._topic_finds = lru_cache(4096)(self._look_at_topic)
         self.total_bytes = 0
         self.hits: list[Hit] = []
@@ -64,7 +65,7 @@ class Search:
         """Search topics and contents of all entries; a content is searched once, however often it left."""
         for entry in entries:
             for find in self._topic_finds(entry.topic):
-                self.hits.append(Hit(find, entry.time, entry.topic, entry.kind))
+                self._add_topic_hit(find, entry)
             digest = bytes.fromhex(entry.kept_as)
             if digest not in self._known:
                 self._known[digest] = self._look_at_content(entry, contents)
@@ -92,7 +93,7 @@ class Search:
             return None
         if content is None:
             return None
-        return self._look(Haystack(content, entry.kind), entry.time, entry.topic, entry.kind)
+        return self._look(Haystack(content), entry.time, entry.topic, entry.kind)
 
     def _look(self, haystack: Haystack, time: str, topic: str, kind: str) -> list[Hit]:
         self.searched.payloads += 1
@@ -107,6 +108,15 @@ class Search:
                     hits.append(Hit(find, time, topic, kind))
         return hits
 
+    def _add_topic_hit(self, find: Find, entry: Entry) -> None:
+        """One for each value, way and kind: a topic comes again with every message."""
+        key = (find.value, find.how, entry.kind)
+        if (known := self._topic_hits.get(key)) is not None:
+            known.messages += 1
+            return
+        self._topic_hits[key] = Hit(find, entry.time, entry.topic, entry.kind)
+        self.hits.append(self._topic_hits[key])
+
     def _look_at_topic(self, topic: str) -> list[Find]:
         haystack = Haystack(topic.encode())
         finds = [f for wanted in self._needles for f in look(wanted, haystack, self.total_bytes)]
@@ -118,6 +128,7 @@ def run_search(arguments: argparse.Namespace, entries: Selection) -> int:
     needles = list(_needles(arguments))
     files = _files(arguments.payloads) if arguments.payloads is not None else []
     search = Search(needles, every_width=arguments.all)
+    contents = None
     try:
         contents = Contents.open_to_read(entries.folder)
         search.total_bytes = (contents.counts().bytes if contents else 0) + sum(f.stat().st_size for f in files)
@@ -125,6 +136,9 @@ def run_search(arguments: argparse.Namespace, entries: Selection) -> int:
         search.files(files)
     except ContentsError as error:
         raise CommandError(f"the ledger's contents can't be searched: {error}") from None
+    finally:
+        if contents is not None:
+            contents.close()
     skipped = {wanted.text: left_out(wanted, search.total_bytes) for wanted in needles if not arguments.all}
     skipped = {value: ways for value, ways in skipped.items() if ways}
     if arguments.json:
