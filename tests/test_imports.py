@@ -22,6 +22,8 @@ PURE = [
     "aggregator/fold.py",
     "broker_bridge/assembly.py",
     "broker_bridge/backoff.py",
+    "broker_bridge/bridge/canary.py",
+    "broker_bridge/bridge/needles.py",
     "broker_bridge/inbox.py",
     "broker_bridge/outgoing.py",
     "broker_bridge/downloads.py",

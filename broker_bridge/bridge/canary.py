@@ -20,14 +20,17 @@ from uns_topics.encodings import EncodingError, encoding
 from uns_topics.envelope import PayloadError
 from uns_topics.update import Update, decode_update
 
-MAX_ACCIDENTAL = 1.0
-"""What would be hit by accident more often than this in the whole search is left out, unless asked for."""
+MAX_ACCIDENTAL = 0.3
+"""What would be hit by accident more often than this in the whole search is left out, unless asked for. A float32 is
+still looked for in 1 GiB, where its chance is 0.25: that is the most that a ledger keeps by default."""
 TOLERANCE = 1e-6
 """Relative distance at which an element of a tensor counts as the value."""
 
 _JSON_NUMBER = re.compile(rb"(?<![\w.])-?\d+(?:\.\d+)?(?:[eE][+-]?\d{1,3})?(?!\w)(?!\.\d)")
 _WINDOW = 1000
 """How much wider the window is in which neighbours are counted, to know what hits a tensor by accident."""
+
+_FLOAT16_END = 65_520.0  # from here on float16 rounds to infinity
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +204,7 @@ def _in_tensors(wanted: Needle, haystack: Haystack, scale: float) -> Iterator[Fi
         share = _WINDOW
         if exact := int(np.count_nonzero(elements[near] == _single(value))):
             how = f"tensor in {code}, exact" if exact == near.sum() else f"tensor in {code}, {exact} of them exact"
-        elif code == "f16" and not near.any() and abs(value) <= np.finfo(np.float16).max:
+        elif code == "f16" and not near.any() and abs(value) < _FLOAT16_END:
             near = elements == np.float32(np.float16(value))
             # 2^-5 to both sides of a value are 64 steps of float16, or up to twice as many
             how, width, share = "tensor in f16, rounded", abs(value) * 2.0**-5, 64
@@ -213,7 +216,9 @@ def _in_tensors(wanted: Needle, haystack: Haystack, scale: float) -> Iterator[Fi
 
 
 def _single(value: float) -> np.float32 | None:
-    return np.float32(value) if abs(value) <= np.finfo(np.float32).max else None
+    with np.errstate(over="ignore"):
+        single = np.float32(value)
+    return single if np.isfinite(single) else None
 
 
 def _merged(finds: list[Find]) -> list[Find]:

@@ -1,7 +1,7 @@
 """A value to search for, and every run of bytes that it can be written as. Pure.
 
 A short run stands somewhere by accident in any large model. Each pattern therefore knows how many bits say something:
-its width, without the zero and 0xFF bytes at its ends, which numbers share with padding and with each other.
+its width, without the zero bytes (0xFF of negative integers) at its ends, which numbers share with padding.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import math
 import re
 import struct
 import unicodedata
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -27,6 +26,7 @@ _MAX_DIGITS = 60
 _MAX_NEEDLE = 4096
 _HEX = frozenset("0123456789abcdefABCDEF")
 _TEXT_CODECS = (("UTF-16LE", "utf-16-le"), ("UTF-16BE", "utf-16-be"))
+_FLOATS = (("float64", "d"), ("float32", "f"), ("float16", "e"))
 _ORDERS: tuple[tuple[Literal["little", "big"], str], ...] = (("little", "<"), ("big", ">"))
 
 Reading = Literal["bytes", "folded", "text"]
@@ -85,7 +85,7 @@ def _number(text: str) -> Decimal | None:
 
 def _texts(text: str, *, is_number: bool) -> Iterator[Pattern]:
     # Composed and decomposed umlauts look alike; letters beyond ASCII are folded by writing them in each case.
-    forms = {unicodedata.normalize(form, text) for form in ("NFC", "NFD")}
+    forms = {text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)}
     cases = sorted({case for form in forms for case in (form, form.lower(), form.upper())})
     for case in cases:
         raw = case.encode("utf-8")
@@ -124,34 +124,29 @@ def _base64(raw: bytes) -> Iterator[Pattern]:
 
 
 def _floats(number: Decimal) -> Iterator[Pattern]:
-    value = float(number)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # beyond the type's range: left out below
-        rounded = [(name, np.dtype(code).type(value)) for name, code in _FLOATS]
-    for name, as_type in rounded:
-        if not math.isfinite(as_type) or (as_type == 0) != (number == 0):
+    for name, code in _FLOATS:
+        with np.errstate(over="ignore", under="ignore"):
+            rounded = float(np.dtype(code).type(float(number)))
+        if not math.isfinite(rounded) or (rounded == 0) != (number == 0):  # beyond what the type holds
             continue
         for order, sign in _ORDERS:
-            raw = struct.pack(f"{sign}{_FORMATS[name]}", float(as_type))
+            raw = struct.pack(sign + code, rounded)
             yield Pattern(f"{name}, {order}-endian", raw, _telling_bits(raw))
-
-
-_FLOATS = (("float64", "f8"), ("float32", "f4"), ("float16", "f2"))
-_FORMATS = {"float64": "d", "float32": "f", "float16": "e"}
 
 
 def _integers(number: Decimal) -> Iterator[Pattern]:
     if abs(number) >= 2**64 or number != int(number):
         return
     value = int(number)
+    padding = b"\xff" if value < 0 else b"\0"
     for width in (64, 32, 16, 8):
         if not -(2 ** (width - 1)) <= value < 2**width:
             continue
         name = f"int{width}" if value < 2 ** (width - 1) else f"uint{width}"
         for order, _ in _ORDERS if width > 8 else _ORDERS[:1]:
             raw = value.to_bytes(width // 8, order, signed=value < 0)
-            yield Pattern(f"{name}, {order}-endian" if width > 8 else name, raw, _telling_bits(raw))
+            yield Pattern(f"{name}, {order}-endian" if width > 8 else name, raw, _telling_bits(raw, padding))
 
 
-def _telling_bits(raw: bytes) -> int:
-    return 8 * min(len(raw.strip(b"\0")), len(raw.strip(b"\xff")))
+def _telling_bits(raw: bytes, padding: bytes = b"\0") -> int:
+    return 8 * len(raw.strip(padding))

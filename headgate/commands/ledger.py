@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -23,6 +23,8 @@ from headgate.parsers import Parser, Subparsers, add_command
 
 WIDTH = 100
 """Columns where the output is no terminal, and the most that a table needs."""
+_NAME_WIDTH = 32
+_NUMBERS = ("n", "messages", "bytes")
 
 
 def register(subparsers: Subparsers) -> None:
@@ -74,7 +76,7 @@ def register(subparsers: Subparsers) -> None:
     canary.add_argument("--values-file", type=Path, metavar="FILE", help="one value per line")
     _add_selection(canary)
     canary.add_argument("--payloads", type=Path, metavar="PATH", help="also search this file, or all in this folder")
-    canary.add_argument("--all", action="store_true", help="also what chance alone hits more than once in so much")
+    canary.add_argument("--all", action="store_true", help="also what chance alone may well hit in so much")
     canary.add_argument("--json", action="store_true", help="one JSON object")
 
 
@@ -173,22 +175,36 @@ def _console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=WIDTH)
 
 
-def _table(**columns: str) -> Table:
-    """Columns and how each is justified."""
+def _table(*columns: str, **widths: int) -> Table:
+    """Columns by name; those that hold names may be cut to a width, so that numbers never are."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name, justify in columns.items():
-        table.add_column(name.replace("_", " "), justify=justify, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
+    for name in columns:
+        side: Literal["left", "right"] = "right" if name in _NUMBERS else "left"
+        table.add_column(name, justify=side, no_wrap=True, overflow="ellipsis", max_width=widths.get(name))
     return table
 
 
 def _print_entries(entries: list[Entry]) -> None:
-    table = _table(n="right", time="left", participant="left", topic="left", bytes="right", policy="left")
-    for entry in entries:
-        moment = entry.time[:19].replace("T", " ")
-        rest = entry.topic.removeprefix(f"fl/v1/{entry.federation}/up/{entry.participant}/")
-        row = (str(entry.n), moment, entry.participant, rest, f"{entry.bytes:,}", entry.policy)
+    rows = [
+        (
+            str(entry.n),
+            entry.time[:19].replace("T", " "),
+            entry.participant,
+            entry.topic.removeprefix(f"fl/v1/{entry.federation}/up/{entry.participant}/"),
+            f"{entry.bytes:,}",
+            entry.policy,
+        )
+        for entry in entries
+    ]
+    console = _console()
+    columns = ("n", "time", "participant", "topic", "bytes", "policy")
+    longest = [max(len(text) for text in texts) for texts in zip(columns, *rows, strict=True)]
+    widths = {"participant": min(longest[2], 20), "policy": min(longest[5], 12)}
+    taken = longest[0] + longest[1] + longest[4] + sum(widths.values()) + 2 * len(columns)
+    table = _table(*columns, **widths, topic=max(20, console.width - taken))
+    for row in rows:
         table.add_row(*map(Text, row))
-    _console().print(table)
+    console.print(table)
 
 
 @dataclass
@@ -218,10 +234,12 @@ def run_summary(arguments: argparse.Namespace) -> int:
         print(json.dumps(_summary(days, participants, total, selection)))
         return Exit.OK
     console = _console()
-    by_day = _table(day="left", kind="left", messages="right", bytes="right")
+    by_day = _table("day", "kind", "messages", "bytes", kind=_NAME_WIDTH)
     for (day, kind), tally in sorted(days.items()):
         by_day.add_row(day, Text(kind), f"{tally.messages:,}", f"{tally.bytes:,}")
-    by_participant = _table(federation="left", participant="left", messages="right", bytes="right")
+    by_participant = _table(
+        "federation", "participant", "messages", "bytes", federation=_NAME_WIDTH, participant=_NAME_WIDTH
+    )
     for (federation, participant), tally in sorted(participants.items()):
         by_participant.add_row(Text(federation), Text(participant), f"{tally.messages:,}", f"{tally.bytes:,}")
     console.print(by_day)
