@@ -40,7 +40,7 @@ async def open_socket(config: BrokerConfig, stage: Stage) -> Wire:
     if context is not None:
         stage.waiting_for = "the TLS handshake"
         sock = await encrypt(sock, context, config)
-    wire = ReadAheadSocket(sock)
+    wire = ReadAheadSocket(sock, through_proxy=config.proxy is not None)
     if not config.websocket:
         stage.waiting_for = "MQTT's CONNACK"
         return wire
