@@ -9,9 +9,9 @@ import sys
 import onnxruntime
 import torch
 
-from benchmarks import demo, inference, rounds
+from benchmarks import bridge, demo, inference, rounds
 
-ALL = {"demo": demo, "inference": inference, "rounds": rounds}
+ALL = {"bridge": bridge, "demo": demo, "inference": inference, "rounds": rounds}
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from tests.support.tiny_template import fake_golden, tiny_model, tiny_template
 from uns_topics.codes import Code
 from uns_topics.payloads import Writer, read
 from uns_topics.plan import Tolerances
-from uns_topics.presence import AggregatorStatus, Want
+from uns_topics.presence import AggregatorStatus, BridgeStatus, ParticipantState, ParticipantStatus, Want
 from uns_topics.rounds import History
 from uns_topics.topics import FlTopic, Kind
 
@@ -318,6 +318,30 @@ async def test_what_somebody_wants_is_published_again_once(tmp_path: Path) -> No
         again = [m.topic.removeprefix("fl/v1/tiny/down/") for m in broker.record[said:] if "/down/" in m.topic]
         assert sorted(t for t in again if t == "plan" or t[-1].isdigit()) == ["model/3/0", "plan", "skeleton/0"]
         assert "model/current" in again
+
+
+@sync
+async def test_behind_a_bridge_wants_are_the_bridges_to_answer(tmp_path: Path) -> None:
+    """What an edge behind a bridge fetches, the bridge fetches; only what the bridge lacks is published again."""
+    broker = MemoryBroker()
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(running(broker, make_config(tmp_path)))
+        people = [await stack.enter_async_context(ScriptedParticipant(broker.connector(), n)) for n in ("a", "b")]
+        watch = Inbox()
+        session = await stack.enter_async_context(broker.connector().connect("watch", on_message=watch))
+        await session.subscribe("fl/v1/tiny/down/#")
+        await people[0].until(lambda: is_final(people[0]))
+        writer = Writer("tiny", "gate", "0000000b")
+        status = ParticipantStatus(
+            birth=9, state=ParticipantState.ONLINE, via=("gate",), wants=(Want.CURRENT, Want.SKELETON)
+        )
+        said = len(broker.record)
+        await session.publish("fl/v1/tiny/up/c/status", Writer("tiny", "c", "0000000c").seal(status), retain=True)
+        lacks = BridgeStatus(birth=1, state="online", wants=(Want.SKELETON,))
+        await session.publish("fl/v1/tiny/up/c/via/gate", writer.seal(lacks), retain=True)
+        await watch.until(lambda _: any(m.topic.endswith("/skeleton/0") for m in broker.record[said:]))
+        again = [m.topic for m in broker.record[said:] if "/down/model/" in m.topic]
+        assert again == []
 
 
 # Other aggregators ----------------------------------------------------------------------------------------------------

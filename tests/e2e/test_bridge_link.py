@@ -1,230 +1,21 @@
-"""What crosses a bad link: `headgate bridge` as a process on two real Mosquittos, with a link between them that fails.
-
-The test plays the edge below and the aggregator above, and counts every byte that passes the link.
-"""
+"""What crosses a bad link: `headgate bridge` as a process, with a link above it that flaps and is cut."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from broker_bridge.config import BrokerConfig
-from broker_bridge.downloads import Downloads, Fetched, Subscribe, Unsubscribe
-from broker_bridge.inbox import Inbox, Missing, Whole
-from broker_bridge.outgoing import Done, Lowered, Outgoing, Send
-from broker_bridge.paho_session import PahoConnector
-from broker_bridge.session import Message, Session
 from tests.aio import run
-from tests.contracts.examples import BODIES, TEMPLATE, VERSION
-from tests.e2e.bridged import start_bridge
-from tests.e2e.federation import FEDERATION, Federation
-from tests.servers import Server, mosquitto
-from tests.support.fault_proxy import FaultProxy, fault_proxy
-from uns_topics.payloads import Writer, read
-from uns_topics.plan import Plan
-from uns_topics.presence import ParticipantState, ParticipantStatus, Route, Want
-from uns_topics.rounds import Receipt, VersionManifest
-from uns_topics.tensors import Role, Tensor, TensorTable
-from uns_topics.topics import FlTopic, Kind
-from uns_topics.transfers import KIB, TransferManifest, chunk_of, decode_chunk, encode_chunk, make_manifest
-from uns_topics.update import UpdateHeader, encode_update, pack_groups
+from tests.e2e.ends import case_of, ends, offer_model, upload
+from tests.servers import Server
 
 pytestmark = [pytest.mark.broker, pytest.mark.e2e]
 
-ELEMENTS = 500_000
+CASE = case_of(500_000)
 """Two megabytes of float32: some seconds on a link of half a megabyte a second."""
-CHUNK = 32 * KIB
 RATE = 500_000.0
-TABLE = TensorTable(tensors=(Tensor(name="w", shape=(ELEMENTS,), role=Role.WEIGHT, offset=0, file_offset=0),))
-BASE = BODIES[Kind.PLAN]
-assert isinstance(BASE, Plan)
-PLAN = BASE.model_copy(update={"template": BASE.template.model_copy(update={"table": TABLE}), "chunk_bytes": CHUNK})
-RNG = np.random.default_rng(7)
-GROUPS, BODY = pack_groups(RNG.normal(0, 0.01, ELEMENTS).astype(np.float32), TABLE, "f32")
-UPDATE = encode_update(
-    UpdateHeader(
-        federation=FEDERATION, participant="berlin", round_number=1, attempt=1, base="a" * 64, generation=1,
-        num_examples=100, num_steps=10, metrics={"loss": 0.5}, groups=GROUPS,
-    ),
-    BODY,
-)  # fmt: skip
-MODEL = RNG.normal(0, 0.1, ELEMENTS).astype("<f4").tobytes()
-
-
-def topic(kind: Kind, **fields: int | str) -> FlTopic:
-    participant = "berlin" if "{participant}" in kind.path else None
-    return FlTopic(FEDERATION, kind, participant, **fields)  # type: ignore[arg-type]
-
-
-@dataclass
-class Ends:
-    """Both ends of the way, and what they have."""
-
-    below: Session
-    above: Session
-    link: FaultProxy
-    edge: Writer = field(default_factory=lambda: Writer(FEDERATION, "berlin", "0000000e"))
-    aggregator: Writer = field(default_factory=lambda: Writer(FEDERATION, "aggregator", "000000a0"))
-    outgoing: Outgoing | None = None
-    inbox: Inbox = field(default_factory=lambda: Inbox(10**8))
-    downloads: Downloads = field(default_factory=lambda: Downloads(FEDERATION))
-    whole_above: bytes | None = None
-    whole_below: bytes | None = None
-    accepted: bool = False
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    seen: set[str] = field(default_factory=set)
-
-    def start(self, *steps: object) -> None:
-        async def perform() -> None:
-            for step in steps:
-                await step  # type: ignore[misc]
-            self.changed.set()
-
-        task = asyncio.create_task(perform())
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-
-    async def until(self, condition: str, timeout_s: float) -> None:
-        async with asyncio.timeout(timeout_s):
-            while not getattr(self, condition):
-                self.changed.clear()
-                await self.changed.wait()
-
-    # The edge ---------------------------------------------------------------------------------------------------------
-
-    def hear_below(self, message: Message) -> None:
-        place = FlTopic.parse(message.topic)
-        self.seen.add(message.topic)
-        self.changed.set()
-        if place.kind is Kind.MODEL_CHUNK and message.payload:
-            self.do_downloads(self.downloads.on_chunk(decode_chunk(message.payload, CHUNK * 4), 0.0))
-            return
-        if place.kind not in (Kind.RECEIPT, Kind.ROUTE) or not message.payload:
-            return
-        body = read(place, message.payload)[1]
-        if self.outgoing is None:
-            return
-        if isinstance(body, Receipt):
-            self.do_outgoing(self.outgoing.on_receipt(body, 0.0, 0.5))
-        elif isinstance(body, Route) and body.chunk_bytes is not None:
-            self.do_outgoing(self.outgoing.on_limit(body.chunk_bytes, 0.0, 0.5))
-
-    def do_outgoing(self, effects: list[Send | Lowered | Done]) -> None:
-        for effect in effects:
-            if isinstance(effect, Done):
-                self.accepted = effect.result == "accepted"
-                self.changed.set()
-            elif isinstance(effect, Send):
-                self.start(self.send(effect))
-
-    async def send(self, effect: Send) -> None:
-        manifest = effect.manifest
-        if effect.announce:
-            place = str(topic(Kind.UPDATE_MANIFEST, transfer=manifest.id))
-            await self.below.publish(place, self.edge.seal(manifest))
-        for index in effect.chunks:
-            place = str(topic(Kind.UPDATE_CHUNK, transfer=manifest.id, index=index))
-            await self.below.publish(place, encode_chunk(chunk_of(UPDATE, manifest, index)))
-
-    def do_downloads(self, effects: list[Subscribe | Unsubscribe | Fetched]) -> None:
-        for effect in effects:
-            if isinstance(effect, Subscribe):
-                self.start(self.below.subscribe(*effect.topics))
-            elif isinstance(effect, Fetched):
-                self.whole_below = effect.content
-                self.changed.set()
-
-    async def say_status(self, *wants: Want) -> None:
-        status = ParticipantStatus(birth=1, state=ParticipantState.ONLINE, wants=wants)
-        await self.below.publish(str(topic(Kind.STATUS)), self.edge.seal(status), retain=True)
-
-    # The aggregator ---------------------------------------------------------------------------------------------------
-
-    def hear_above(self, message: Message) -> None:
-        place = FlTopic.parse(message.topic)
-        answers = []
-        if place.kind is Kind.UPDATE_MANIFEST:
-            body = read(place, message.payload)[1]
-            assert isinstance(body, TransferManifest)
-            if self.whole_above is not None:
-                self.start(self.answer(Receipt(id=body.id, result="accepted")))
-                return
-            answers = self.inbox.on_manifest("berlin", body, 0.0)
-        elif place.kind is Kind.UPDATE_CHUNK:
-            answers = self.inbox.on_chunk("berlin", decode_chunk(message.payload, CHUNK * 4), 0.0)
-        for answer in answers:
-            if isinstance(answer, Missing):
-                self.start(self.answer(Receipt(id=answer.id, result="missing", chunks=answer.chunks)))
-            elif isinstance(answer, Whole):
-                self.whole_above = answer.content
-                self.start(self.answer(Receipt(id=answer.manifest.id, result="accepted")))
-
-    async def answer(self, receipt: Receipt) -> None:
-        await self.above.publish(str(topic(Kind.RECEIPT)), self.aggregator.seal(receipt))
-
-    async def say_above(self, kind: Kind, payload: bytes, **fields: int) -> None:
-        await self.above.publish(str(topic(kind, **fields)), payload, retain=True)
-
-
-@asynccontextmanager
-async def ends(folder: Path, enterprise: Server) -> AsyncIterator[Ends]:
-    """A plant's broker, a bridge process, and a link to the enterprise broker, which has the plan."""
-    async with AsyncExitStack() as stack:
-        plant = stack.enter_context(mosquitto())
-        link = await stack.enter_async_context(fault_proxy(enterprise.port))
-        made: list[Ends] = []
-        connect = stack.enter_async_context
-        below = await connect(
-            PahoConnector(BrokerConfig(url=plant.url)).connect("edge", on_message=lambda m: made[0].hear_below(m))
-        )
-        above = await connect(
-            PahoConnector(BrokerConfig(url=enterprise.url)).connect("agg", on_message=lambda m: made[0].hear_above(m))
-        )
-        both = Ends(below, above, link)
-        made.append(both)
-        await above.subscribe(f"fl/v1/{FEDERATION}/up/berlin/update/#")
-        await below.subscribe(*(str(topic(kind)) for kind in (Kind.RECEIPT, Kind.ROUTE, Kind.PLAN, Kind.MODEL_CURRENT)))
-        skeleton = PLAN.template.skeleton
-        await both.say_above(Kind.SKELETON_CHUNK, encode_chunk(chunk_of(TEMPLATE.skeleton, skeleton, 0)), index=0)
-        await both.say_above(Kind.PLAN, both.aggregator.seal(PLAN))
-        f = Federation(folder, enterprise)
-        service = await start_bridge(f, "gate", plant.url, f"mqtt://127.0.0.1:{link.port}", ("berlin",))
-        try:
-            await both.say_status()
-            async with asyncio.timeout(20):
-                while str(topic(Kind.PLAN)) not in both.seen:
-                    both.changed.clear()
-                    await both.changed.wait()
-            yield both
-        except BaseException:
-            print(service.tail())  # noqa: T201 - shown where the test fails
-            raise
-        finally:
-            service.process.kill()
-            await service.process.wait()
-
-
-async def upload(both: Ends) -> None:
-    both.outgoing = Outgoing(UPDATE, make_manifest(UPDATE, "update", CHUNK, base="a" * 64, round_number=1, attempt=1))
-    both.do_outgoing(both.outgoing.start(0.0, 0.5))
-
-
-async def offer_model(both: Ends) -> None:
-    manifest = make_manifest(MODEL, "model", CHUNK, version=2)
-    for index in range(len(manifest.chunks)):
-        await both.say_above(Kind.MODEL_CHUNK, encode_chunk(chunk_of(MODEL, manifest, index)), version=2, index=index)
-    assert isinstance(VERSION, VersionManifest)
-    body = VERSION.model_copy(update={"sha256": manifest.sha256, "full": manifest})
-    await both.say_above(Kind.MODEL_CURRENT, both.aggregator.seal(body))
-    both.do_downloads(both.downloads.want(manifest, 0.0))
-    await both.say_status(Want.CURRENT)
 
 
 @pytest.mark.timeout(120)
@@ -232,15 +23,15 @@ def test_an_upload_over_a_flapping_link(tmp_path: Path, broker: Server) -> None:
     """Up for a second, down for a third of one: no more than 1.3 times the bytes of a clean transfer."""
 
     async def main() -> None:
-        async with ends(tmp_path, broker) as both:
+        async with ends(tmp_path, broker, CASE) as both:
             both.link.bytes_per_s = RATE
             before = both.link.up
             flapping = asyncio.create_task(both.link.flap(1.0, 0.3))
             await upload(both)
             await both.until("accepted", 90)
             flapping.cancel()
-            ratio = (both.link.up - before) / len(UPDATE)
-            assert both.whole_above == UPDATE
+            ratio = (both.link.up - before) / len(CASE.update)
+            assert both.whole_above == CASE.update
             assert both.link.connections >= 4
             assert ratio <= 1.3, f"{both.link.connections} connections, {ratio:.3f} times the minimum"
 
@@ -250,16 +41,38 @@ def test_an_upload_over_a_flapping_link(tmp_path: Path, broker: Server) -> None:
 @pytest.mark.timeout(120)
 def test_a_download_over_a_flapping_link(tmp_path: Path, broker: Server) -> None:
     async def main() -> None:
-        async with ends(tmp_path, broker) as both:
+        async with ends(tmp_path, broker, CASE) as both:
             both.link.bytes_per_s = RATE
             before = both.link.down
             flapping = asyncio.create_task(both.link.flap(1.0, 0.3))
             await offer_model(both)
             await both.until("whole_below", 90)
             flapping.cancel()
-            ratio = (both.link.down - before) / len(MODEL)
-            assert both.whole_below == MODEL
+            ratio = (both.link.down - before) / len(CASE.model)
+            assert both.whole_below == CASE.model
             assert both.link.connections >= 4
             assert ratio <= 1.3, f"{both.link.connections} connections, {ratio:.3f} times the minimum"
 
     run(main(), timeout_s=110)
+
+
+@pytest.mark.timeout(240)
+def test_an_uplink_that_is_cut_for_a_minute(tmp_path: Path, broker: Server) -> None:
+    """Cut in the middle of an upload: what was under way goes on where it was, and nothing is lost."""
+
+    async def main() -> None:
+        async with ends(tmp_path, broker, CASE) as both:
+            both.link.bytes_per_s = RATE
+            before = both.link.up
+            await upload(both)
+            await both.link.until_up(before + len(CASE.update) // 2)
+            both.link.cut()
+            await asyncio.sleep(60)
+            assert not both.accepted
+            both.link.restore()
+            await both.until("accepted", 120)  # the bridge looks again within a minute
+            ratio = (both.link.up - before) / len(CASE.update)
+            assert both.whole_above == CASE.update
+            assert ratio <= 1.3, f"{ratio:.3f} times the minimum"
+
+    run(main(), timeout_s=220)

@@ -22,10 +22,11 @@ from uns_topics.contract import Contract
 from uns_topics.model import Value
 from uns_topics.payloads import Writer, read
 from uns_topics.plan import Plan
-from uns_topics.presence import AggregatorStatus, Variant
+from uns_topics.presence import AggregatorStatus, Route, Variant
 from uns_topics.reports import LastUpdate
 from uns_topics.rounds import Receipt, VersionManifest
 from uns_topics.topics import FlTopic, Kind
+from uns_topics.transfers import TransferManifest
 
 
 class Bench:
@@ -35,6 +36,7 @@ class Bench:
         self.fail: dict[str, Exception] = {}
         self.trained: list[int] = []
         self.locally: list[int] = []
+        self.size = 0
 
     def follow(self, plan: Plan) -> bool:
         return True
@@ -46,7 +48,8 @@ class Bench:
     async def train(self, announcement: Any) -> TrainedUpdate:
         self._maybe("train")
         self.trained.append(announcement.round_number)
-        return TrainedUpdate(b"update of round %d" % announcement.round_number, 10, 5, 0.1)
+        content = b"update of round %d" % announcement.round_number
+        return TrainedUpdate(content + bytes(self.size), 10, 5, 0.1)
 
     async def train_local(self, announcement: Any) -> None:
         self.locally.append(announcement.round_number)
@@ -102,7 +105,7 @@ class World:
         return Variant.GLOBAL
 
     def says(self, kind: Kind, body: Value, boot: str = "00000001") -> None:
-        participant = "berlin" if kind is Kind.RECEIPT else None
+        participant = "berlin" if kind in (Kind.RECEIPT, Kind.ROUTE) else None
         writer = self.boots.setdefault(boot, Writer("tiny", "aggregator", boot))
         topic = str(FlTopic("tiny", kind, participant))
         self.broker.route(Message(topic, writer.seal(body)), retain=kind.retained)
@@ -158,6 +161,27 @@ def test_an_update_that_a_newer_round_overtakes_gives_way() -> None:
             assert done is not None
             assert (done.id, done.round_number, done.result) == (second, 2, "accepted")
             assert world.bench.locally == [1, 2]
+
+    run(main())
+
+
+def test_a_bridge_s_limit_lowers_the_chunks_of_an_update_under_way_and_of_the_next() -> None:
+    async def main() -> None:
+        async with running() as world:
+            world.bench.size = 100_000
+            world.says(Kind.ROUND, round_of(1, 1))
+            await world.until(lambda: len(world.manifests()) == 1)
+            world.says(Kind.ROUTE, Route(bridges=("gate",), chunk_bytes=20_000))
+            await world.until(lambda: any(t.endswith("/4") for t in world.seen.topics if "/update/" in t))
+            world.says(Kind.RECEIPT, Receipt(id=world.manifests()[0], result="accepted"))
+            await world.until(lambda: world.last_update())
+            world.core.held[2] = manifest_of(2)
+            world.says(Kind.ROUND, round_of(2, 2))
+            await world.until(lambda: len(set(world.manifests())) == 2)
+            manifests = [m for m in world.seen.messages if m.topic.endswith("/manifest")]
+            last = read(FlTopic.parse(manifests[-1].topic), manifests[-1].payload)[1]
+            assert isinstance(last, TransferManifest)
+            assert last.chunk_bytes == 20_000
 
     run(main())
 

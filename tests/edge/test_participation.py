@@ -17,6 +17,7 @@ from edge.participation import (
     FinalFigures,
     Participation,
     PublishStatistics,
+    PublishStatus,
     Swap,
     Train,
     VerifyVersion,
@@ -24,7 +25,7 @@ from edge.participation import (
 from uns_topics.codes import Reason
 from uns_topics.contract import Contract
 from uns_topics.plan import Plan, Strategy, TemplateManifest, Tolerances, Training
-from uns_topics.presence import AggregatorStatus, ParticipantState, Serves, Variant, Want
+from uns_topics.presence import AggregatorStatus, ParticipantState, Route, Serves, Variant, Want
 from uns_topics.rounds import ClientConfig, RoundAnnouncement, VersionManifest
 from uns_topics.template import Lineage, Network, Template, TemplateInfo, make_template
 from uns_topics.tensors import Role, Tensor, TensorTable, vector_bytes, vector_sha256
@@ -333,6 +334,24 @@ def test_what_stalls_is_asked_for_in_the_status() -> None:
     assert edge.core.downloads.deadline == STALLED_S
     edge.do(edge.core.on_time(STALLED_S))
     assert edge.core.status(1).wants == (Want.SKELETON,)
+
+
+def test_behind_a_bridge_it_says_at_once_what_it_fetches() -> None:
+    edge = Edge()
+    assert edge.core.on_route(Route(bridges=("gate", "dmz"))) == [PublishStatus()]
+    assert edge.core.on_route(Route(bridges=("gate", "dmz"))) == []
+    assert PublishStatus() in edge.do(edge.core.on_plan(plan(), 0.0))
+    status = edge.core.status(1)
+    assert (status.via, status.wants) == (("gate", "dmz"), (Want.SKELETON,))
+    edge.deliver(TEMPLATE.skeleton, plan().template.skeleton)
+    edge.log.clear()
+    edge.do(edge.core.on_current(version(1), 0.0))
+    assert PublishStatus() in edge.log
+    assert edge.core.status(1).wants == (Want.CURRENT,)
+    edge.deliver(vector_bytes(vector(1)), version(1).full)
+    assert edge.core.status(1).wants == ()
+    edge.do(edge.core.on_route(None))
+    assert edge.core.status(1).via == ()
 
 
 def test_a_plan_in_other_chunks_replaces_the_open_fetch() -> None:

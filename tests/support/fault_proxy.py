@@ -30,6 +30,7 @@ class FaultProxy:
         self.down = 0
         self.record = bytearray()
         self.connections = 0
+        self._moved = asyncio.Event()
 
     @property
     def port(self) -> int:
@@ -45,6 +46,12 @@ class FaultProxy:
     def restore(self) -> None:
         """Let connections through again."""
         self._is_cut = False
+
+    async def until_up(self, count: int) -> None:
+        """Wait until this many bytes have passed upwards."""
+        while self.up < count:
+            self._moved.clear()
+            await self._moved.wait()
 
     async def flap(self, up_s: float, down_s: float) -> None:
         """Cut and restore until cancelled."""
@@ -86,6 +93,7 @@ class FaultProxy:
             await writer.drain()
             if upwards:
                 self.up += len(piece)
+                self._moved.set()
                 if self._recording:
                     self.record += piece
             else:
