@@ -134,7 +134,7 @@ class WindowSample(FileValue):
     kind: Literal["window"] = "window"
     period_s: float = Field(gt=0)
     length: int = Field(ge=1, le=10_000)
-    stride: int = Field(default=1, ge=1)
+    stride: int = Field(default=1, ge=1, le=2**31)
     pad: bool = Field(default=True, description="windows at the start of a run are filled up with missing values")
 
 
@@ -163,7 +163,9 @@ class Split(FileValue):
 class Quality(FileValue):
     """Thresholds of the data-quality gate. They change nothing that a model means."""
 
-    min_samples: int = Field(default=50, ge=1, description="matured training samples before a participant takes part")
+    min_samples: int = Field(
+        default=50, ge=1, le=2**31, description="matured training samples before a participant takes part"
+    )
     max_missing: float = Field(default=0.5, gt=0, le=1, description="share of missing values in required features")
     max_out_of_range: float = Field(default=0.2, gt=0, le=1)
 

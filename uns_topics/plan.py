@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -24,11 +24,14 @@ class Training(FileValue):
     proximal_mu: float = Field(default=0.0, ge=0, description="FedProx; 0 is FedAvg's local objective")
 
 
+OptionInt = Annotated[int, Field(ge=-(2**53), le=2**53)]
+
+
 class Strategy(FileValue):
     """How updates are combined: a name and its options, checked by the aggregator before the plan is made."""
 
     name: str = Field(default="fedavg", max_length=32)
-    options: dict[str, float | int | str | bool] = Field(default_factory=dict, max_length=16)
+    options: dict[str, float | OptionInt | str | bool] = Field(default_factory=dict, max_length=16)
 
 
 class Tolerances(FileValue):
@@ -43,18 +46,20 @@ class Tolerances(FileValue):
     )
     evaluation_s: float = Field(default=30.0, gt=0)
     min_new_samples: int = Field(
-        default=1, ge=0, description="newly matured samples before a participant is asked again"
+        default=1, ge=0, le=2**31, description="newly matured samples before a participant is asked again"
     )
     min_interval_s: float = Field(default=0.0, ge=0, description="between the openings of two rounds")
-    patience: int | None = Field(default=None, ge=1, description="rest after this many rounds without gain")
-    rounds: int | None = Field(default=None, ge=1, description="rest after this many rounds; None: go on")
-    max_cohort: int = Field(default=1000, ge=1)
+    patience: int | None = Field(default=None, ge=1, le=2**31, description="rest after this many rounds without gain")
+    rounds: int | None = Field(default=None, ge=1, le=2**31, description="rest after this many rounds; None: go on")
+    max_cohort: int = Field(default=1000, ge=1, le=2**31)
     max_delta_norm: float = Field(default=1e4, gt=0, description="L2 norm of a delta beyond which it is rejected")
-    max_examples: int = Field(default=10_000_000, ge=1, description="num_examples beyond which an update is rejected")
+    max_examples: int = Field(
+        default=10_000_000, ge=1, le=2**31, description="num_examples beyond which an update is rejected"
+    )
     promotion_margin: float = Field(default=0.01, ge=0, description="relative rise of the pooled loss still promoted")
     site_limit: float = Field(default=0.5, gt=0, description="relative rise of one decided site's loss still promoted")
     on_no_evaluation: Literal["promote", "refuse"] = "promote"
-    max_staleness: int = Field(default=0, ge=0)
+    max_staleness: int = Field(default=0, ge=0, le=2**31)
 
 
 class TemplateManifest(Value):

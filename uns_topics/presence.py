@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,7 @@ from uns_topics.codes import Reason
 from uns_topics.envelope import WIRE_VERSION
 from uns_topics.model import Count, Sha256, Slug, Value, Version
 
+WireVersion = Annotated[int, Field(ge=0, le=1000)]
 SPOKEN = (WIRE_VERSION, WIRE_VERSION)
 """The range of wire versions that this side speaks."""
 PERIODS_UNTIL_ABSENT = 3
@@ -20,10 +21,10 @@ PERIODS_UNTIL_ABSENT = 3
 class AggregatorStatus(Value):
     """`down/status`, retained, repeated as heartbeat; the will is the same with state offline."""
 
-    birth: int = Field(ge=1, description="number of this connection within this boot")
+    birth: int = Field(ge=1, le=2**31, description="number of this connection within this boot")
     state: Literal["online", "resting", "offline"]
-    epoch: int = Field(ge=1, description="raised by a take-over; lower ones are ignored")
-    speaks: tuple[int, int] = SPOKEN
+    epoch: int = Field(ge=1, le=2**31, description="raised by a take-over; lower ones are ignored")
+    speaks: tuple[WireVersion, WireVersion] = SPOKEN
 
 
 class ParticipantState(StrEnum):
@@ -64,7 +65,7 @@ class Want(StrEnum):
 class ParticipantStatus(Value):
     """`up/<participant>/status`, retained, repeated as heartbeat; the will is the same with state offline."""
 
-    birth: int = Field(ge=1, description="number of this connection within this boot")
+    birth: int = Field(ge=1, le=2**31, description="number of this connection within this boot")
     state: ParticipantState
     samples: Count = 0
     new_samples: Count = Field(default=0, description="matured since its last accepted update")
@@ -72,7 +73,7 @@ class ParticipantStatus(Value):
     holds_version: Version | None = Field(default=None, description="the newest version held, verified by its SHA-256")
     serves: Serves | None = None
     contract_hash: Sha256 | None = Field(default=None, description="of the contract that its site approved")
-    generation: int | None = None
+    generation: int | None = Field(default=None, ge=0, le=2**31)
     can_train: bool = False
     encodings: tuple[str, ...] = Field(default=(), max_length=16)
     wants: tuple[Want, ...] = Field(default=(), max_length=4)
@@ -81,7 +82,7 @@ class ParticipantStatus(Value):
     bytes_kept: Count = Field(default=0, description="of the plant's own messages, read and kept in the plant")
     via: tuple[Slug, ...] = Field(default=(), max_length=8, description="bridges on the way")
     reason: Reason | None = None
-    speaks: tuple[int, int] = SPOKEN
+    speaks: tuple[WireVersion, WireVersion] = SPOKEN
 
 
 class BridgeStatus(Value):
@@ -91,7 +92,7 @@ class BridgeStatus(Value):
     away.
     """
 
-    birth: int = Field(ge=1)
+    birth: int = Field(ge=1, le=2**31)
     state: Literal["online", "offline"]
     wants: tuple[Want, ...] = Field(default=(), max_length=4, description="what it could not get from the next broker")
 

@@ -31,7 +31,7 @@ class FeatureCell(Value):
 class Statistics(Value):
     """`up/<participant>/statistics`, retained, once per generation."""
 
-    generation: int = Field(ge=1)
+    generation: int = Field(ge=1, le=2**31)
     rows: Count
     label_counts: tuple[Count, ...] = Field(max_length=256)
     cells: tuple[FeatureCell, ...] = Field(max_length=100_000)
@@ -77,7 +77,8 @@ class Figure(Value):
 
 
 ModelName = Literal["candidate", "current", "local_only", "linear", "constant"]
-Merged = Annotated[tuple[int, Count], Field(description="upper bin (exclusive) of HISTOGRAM_BINS, rows")]
+Bin = Annotated[int, Field(ge=1, le=HISTOGRAM_BINS)]
+Merged = Annotated[tuple[Bin, Count], Field(description="upper bin (exclusive) of HISTOGRAM_BINS, rows")]
 
 
 class ModelScores(Value):
@@ -100,7 +101,7 @@ class PartScores(Value):
 class Evaluation(Value):
     """`up/<participant>/evaluation`, retained. `select` decides, `report` is published and decides nothing."""
 
-    generation: int = Field(ge=1)
+    generation: int = Field(ge=1, le=2**31)
     candidate: Version | None
     current: Version | None
     metric: Metric
@@ -132,7 +133,7 @@ class LastUpdate(Value):
     """`up/<participant>/last-update`, retained, for people: the last update that was answered."""
 
     id: TransferId
-    round_number: int = Field(ge=1)
+    round_number: int = Field(ge=1, le=2**31)
     base: Sha256
     result: Literal["accepted", "rejected"]
     code: Code | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -26,11 +26,11 @@ class RoundAnnouncement(Value):
 
     round_number: int = Field(ge=1, le=2**31)
     attempt: int = Field(ge=1, le=10)
-    epoch: int = Field(ge=1)
+    epoch: int = Field(ge=1, le=2**31)
     state: Literal["open", "closed"]
     base: Version
     base_sha256: Sha256
-    generation: int = Field(ge=1)
+    generation: int = Field(ge=1, le=2**31)
     cohort: tuple[Slug, ...] = Field(max_length=10_000)
     client: ClientConfig
     seed: int = Field(ge=0, le=2**53)
@@ -42,8 +42,8 @@ class VersionManifest(Value):
 
     version: Version
     sha256: Sha256
-    generation: int = Field(ge=1)
-    epoch: int = Field(ge=1)
+    generation: int = Field(ge=1, le=2**31)
+    epoch: int = Field(ge=1, le=2**31)
     lineage: Lineage
     full: TransferManifest
     delta: TransferManifest | None = None
@@ -57,13 +57,16 @@ class VersionManifest(Value):
         return self
 
 
+ChunkIndex = Annotated[int, Field(ge=0, lt=MAX_CHUNKS)]
+
+
 class Receipt(Value):
     """`down/receipt/<participant>`: the durable answer to a transfer or request."""
 
     id: TransferId
     result: Literal["accepted", "rejected", "missing"]
     code: Code | None = None
-    chunks: tuple[int, ...] = Field(default=(), max_length=MAX_CHUNKS, description="with `missing`: which ones")
+    chunks: tuple[ChunkIndex, ...] = Field(default=(), max_length=MAX_CHUNKS, description="with `missing`: which ones")
 
 
 class ParticipantOutcome(Value):
@@ -79,10 +82,10 @@ class ParticipantOutcome(Value):
 class RoundSummary(Value):
     """One round, for people and dashboards."""
 
-    round_number: int = Field(ge=1)
+    round_number: int = Field(ge=1, le=2**31)
     result: Literal["promoted", "refused", "failed"]
     version: Version | None
-    attempt: int = Field(ge=1)
+    attempt: int = Field(ge=1, le=2**31)
     seconds: float = Field(ge=0)
     participants: tuple[ParticipantOutcome, ...] = Field(max_length=10_000)
     candidate_loss: float | None = None

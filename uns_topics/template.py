@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, ValidationError
@@ -35,13 +35,16 @@ class TemplateError(ValueError):
     """The bytes are not a model file or skeleton of ours, or don't fit the template."""
 
 
+Width = Annotated[int, Field(ge=0, le=2**24)]
+
+
 class Network(FileValue):
     """Which network stands between standardisation and calibration."""
 
     kind: str = Field(
         min_length=1, max_length=200, description="mlp, cnn1d, gru, autoencoder, or package.module:callable"
     )
-    hidden: tuple[int, ...] = Field(default=(64, 32), max_length=16, description="widths, from the input on")
+    hidden: tuple[Width, ...] = Field(default=(64, 32), max_length=16, description="widths, from the input on")
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
@@ -59,15 +62,15 @@ class Lineage(Value):
 
     origin: Literal["new", "statistics", "round", "imported"]
     parent: Version | None = None
-    round_number: int | None = None
-    contributors: int = Field(default=0, ge=0)
+    round_number: int | None = Field(default=None, ge=0, le=2**31)
+    contributors: int = Field(default=0, ge=0, le=2**31)
 
 
 class VersionInfo(Value):
     """The version's own metadata, the last part of a model file; the key order is this order."""
 
     federation: Slug
-    generation: int = Field(ge=0)
+    generation: int = Field(ge=0, le=2**31)
     version: Version
     contract_sha256: Sha256
     features: tuple[tuple[str, str], ...]

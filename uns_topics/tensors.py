@@ -9,7 +9,7 @@ import hashlib
 import math
 from enum import StrEnum
 from functools import cached_property
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -33,14 +33,18 @@ class Role(StrEnum):
     """Never leaves the plant: calibration, personal layers. A global version holds neutral values."""
 
 
+Dimension = Annotated[int, Field(ge=-(2**31), le=2**31)]
+"""Checked by the table, whose errors name the tensor."""
+
+
 class Tensor(Value):
     """One tensor: `offset` counts elements in the vector, `file_offset` bytes in the skeleton."""
 
     name: str = Field(min_length=1, max_length=200)
-    shape: tuple[int, ...] = Field(max_length=8)
+    shape: tuple[Dimension, ...] = Field(max_length=8)
     role: Role
-    offset: int = Field(ge=0)
-    file_offset: int = Field(ge=0)
+    offset: int = Field(ge=0, le=2**31)
+    file_offset: int = Field(ge=0, le=2**40)
 
     @property
     def size(self) -> int:

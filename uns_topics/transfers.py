@@ -45,8 +45,8 @@ class TransferManifest(Value):
     chunks: tuple[Sha256, ...] = Field(min_length=1, max_length=MAX_CHUNKS)
     content_schema: int = Field(default=1, ge=1, le=1000)
     base: Sha256 | None = None
-    round_number: int | None = Field(default=None, ge=1)
-    attempt: int | None = Field(default=None, ge=1)
+    round_number: int | None = Field(default=None, ge=1, le=2**31)
+    attempt: int | None = Field(default=None, ge=1, le=2**31)
     version: Version | None = None
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ from broker_bridge.bridge.custody import Custody, CustodyError, Held
 from broker_bridge.bridge.delivery import Delivery
 from broker_bridge.bridge.egress import Egress
 from broker_bridge.bridge.figures import CrossingFigures
-from broker_bridge.bridge.inspection import Passed, Refusal, Why, judge_json, judge_update
+from broker_bridge.bridge.inspection import Passed, Refusal, Way, Why, judge_json, judge_update
 from broker_bridge.bridge.policy import ExportPolicy
 from broker_bridge.bridge.uplink import Hearers, Uplink
 from broker_bridge.bridge.upward import Answer, Effect, Judge, Rechunk, Settle, TurnedAway, Upward
@@ -299,9 +299,8 @@ class Crossing:
         if topic.kind is Kind.UPDATE_CHUNK:
             return self._on_chunk(topic, message.payload)
         self._hear_wants(topic, message.payload)
-        judged = judge_json(
-            topic, message.payload, self._tools.policy, self._plan, self._behind | set(self.route.bridges)
-        )
+        way = Way(self._behind, frozenset(self.route.bridges))
+        judged = judge_json(topic, message.payload, self._tools.policy, self._plan, way)
         if isinstance(judged, Refusal):
             if judged.why is Why.NO_PLAN:
                 self._waiting[message.topic] = message
@@ -400,9 +399,10 @@ class Crossing:
     async def _rechunk(self, job: Rechunk) -> None:
         held, manifest, custody = job.held, job.manifest, self._tools.custody
         content = await self._on_disk(lambda: custody.content(held.position))
+        judged = held.manifest  # only the chunking may differ: the rest was set against the header
         due = make_manifest(
             content, "update", manifest.chunk_bytes,
-            base=manifest.base, round_number=manifest.round_number, attempt=manifest.attempt,
+            base=judged.base, round_number=judged.round_number, attempt=judged.attempt,
         )  # fmt: skip
         if due != manifest:
             self._turn_away(Refusal(Why.INTEGRITY, "another manifest of the same bytes that doesn't fit them"))

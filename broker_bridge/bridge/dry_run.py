@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from broker_bridge.bridge.config import BridgeConfig
-from broker_bridge.bridge.inspection import Passed, Refusal, Why, judge_json, judge_manifest, judge_update
+from broker_bridge.bridge.inspection import Passed, Refusal, Way, Why, judge_json, judge_manifest, judge_update
 from broker_bridge.bridge.policy import EXPORTS, ExportPolicy
 from broker_bridge.inbox import Inbox, Refused, Whole
 from broker_bridge.session import Message
@@ -107,8 +107,8 @@ class DryRun:
     def _on_json(self, topic: FlTopic, payload: bytes, now: float) -> None:
         key = (topic.federation, topic.participant or "")
         plan = self._plans.get(topic.federation)
-        bridges = self._behind[key] | self._routes.get(key, frozenset()) | {self._bridge}
-        judged = judge_json(topic, payload, self._policy, plan, bridges)
+        way = Way(self._behind[key], self._routes.get(key, frozenset()) | {self._bridge})
+        judged = judge_json(topic, payload, self._policy, plan, way)
         if isinstance(judged, Refusal):
             self._count(self._stays(key, _name(topic), judged.why), len(payload))
         elif isinstance(judged.body, TransferManifest):

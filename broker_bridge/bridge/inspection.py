@@ -72,6 +72,24 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """The bridges between a participant and its aggregator.
+
+    Attributes:
+        behind: nearer to the plant, as configured; they alone speak of their presence through this bridge.
+        ahead: this one and those above, which speak for themselves.
+    """
+
+    behind: frozenset[str] = frozenset()
+    ahead: frozenset[str] = frozenset()
+
+    @property
+    def all(self) -> frozenset[str]:
+        """What a status may name."""
+        return self.behind | self.ahead
+
+
+@dataclass(frozen=True, slots=True)
 class Passed:
     """A JSON message that may leave, written anew."""
 
@@ -82,12 +100,10 @@ class Passed:
     payload: bytes = field(repr=False)
 
 
-def judge_json(
-    topic: FlTopic, payload: bytes, policy: ExportPolicy, plan: Plan | None, bridges: frozenset[str]
-) -> Passed | Refusal:
+def judge_json(topic: FlTopic, payload: bytes, policy: ExportPolicy, plan: Plan | None, way: Way) -> Passed | Refusal:
     """Judge a JSON message of a participant.
 
-    Args: bridges: the bridges that are known to be on the participant's way, this one included.
+    Args: way: the bridges on the participant's way.
     """
     export = EXPORTS.get(topic.kind)
     if export is None or topic.kind is Kind.UPDATE_CHUNK:
@@ -105,9 +121,9 @@ def judge_json(
         return Refusal(Why.NO_PLAN, "the federation's plan isn't known yet")
     if (problem := report_problem(body, plan)) is not None:
         return Refusal(Why.UNDECLARED, problem)
-    named = {*body.via} if isinstance(body, ParticipantStatus) else {topic.bridge} - {None}
-    if not named <= bridges:
-        return Refusal(Why.UNDECLARED, "a bridge that this one doesn't know on the way")
+    strangers = set(body.via) - way.all if isinstance(body, ParticipantStatus) else {topic.bridge} - {None} - way.behind
+    if strangers:
+        return Refusal(Why.UNDECLARED, "a bridge that this one doesn't know there")
     return Passed(topic, line, envelope, body, seal(envelope, body))
 
 

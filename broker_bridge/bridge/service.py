@@ -47,6 +47,8 @@ log = logging.getLogger("headgate.bridge")
 
 HEARTBEAT_S = 10.0
 """Until a plan says otherwise."""
+LEAST_HEARTBEAT_S = 0.2
+"""Whatever a plan says: the plant decides how much it sends."""
 LOOK_S = 1.0
 """How often pause files, the day and a record that failed are looked at; each message that leaves looks by itself."""
 
@@ -292,7 +294,8 @@ class Bridge:
     async def _heartbeat_loop(self) -> None:
         while True:
             plans = [mirror.plan for mirror in self.mirrors.values()]
-            await asyncio.sleep(min((plan.heartbeat_s for plan in plans if plan is not None), default=HEARTBEAT_S))
+            wanted = min((plan.heartbeat_s for plan in plans if plan is not None), default=HEARTBEAT_S)
+            await asyncio.sleep(max(wanted, LEAST_HEARTBEAT_S))
             for crossing in self.crossings.values():
                 crossing.heartbeat()
 

@@ -64,7 +64,6 @@ def with_histogram(name: str, bins: list[list[int]]) -> Value:
         changed(Kind.EVALUATION, metric="rmse"),
         with_histogram(SECRET, [[64, 40]]),
         with_histogram("good", [[32, 20], [32, 20]]),
-        with_histogram("good", [[65, 20]]),
         with_histogram("good", [[64, MIN_CELL - 1]]),
         changed(Kind.DATA_QUALITY, features=[{"feature": SECRET, "missing": 0.0, "out_of_range": 0.0}]),
         changed(Kind.DATA_QUALITY, features=[{"feature": "humidity", "missing": 0.0, "out_of_range": 0.0}] * 2),

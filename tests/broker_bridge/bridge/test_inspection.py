@@ -17,6 +17,7 @@ from broker_bridge.bridge.inspection import (
     PRINTABLE_RUN,
     Passed,
     Refusal,
+    Way,
     Why,
     judge_json,
     judge_manifest,
@@ -46,7 +47,7 @@ from uns_topics.update import UpdateHeader, decode_update, encode_update, pack_g
 
 SECRET = "SN-4711-0815"
 REPORTS = (Kind.STATUS, Kind.STATISTICS, Kind.EVALUATION, Kind.DATA_QUALITY, Kind.LAST_UPDATE)
-BRIDGES = frozenset({"gate"})
+BRIDGES = Way(frozenset({"gate"}), frozenset({"dmz"}))
 
 
 def judge(kind: Kind, payload: bytes, plan: Plan | None = PLAN, **fields: Any) -> Passed | Refusal:
@@ -144,6 +145,9 @@ def test_only_known_bridges_speak_of_themselves() -> None:
     refusal = judge(Kind.VIA, sealed(body, "serial-4711"), bridge="serial-4711")
     assert isinstance(refusal, Refusal)
     assert refusal.why is Why.UNDECLARED
+    own = judge(Kind.VIA, sealed(body, "dmz"), bridge="dmz")  # its presence is nobody else's to say
+    assert isinstance(own, Refusal)
+    assert own.why is Why.UNDECLARED
     forged = judge(Kind.VIA, sealed(body, "berlin"), bridge="gate")
     assert isinstance(forged, Refusal)
     assert forged.why is Why.PAYLOAD
@@ -152,7 +156,7 @@ def test_only_known_bridges_speak_of_themselves() -> None:
 def test_a_status_may_name_the_bridges_on_its_way() -> None:
     status = BODIES[Kind.STATUS]
     assert isinstance(status, ParticipantStatus)
-    passed = judge(Kind.STATUS, sealed(status.model_copy(update={"via": ("gate",)})))
+    passed = judge(Kind.STATUS, sealed(status.model_copy(update={"via": ("gate", "dmz")})))
     assert isinstance(passed, Passed)
 
 

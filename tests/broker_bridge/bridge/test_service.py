@@ -21,7 +21,7 @@ from tests.broker_bridge.bridge.world import World
 from tests.contracts.examples import BODIES
 from uns_topics.codes import Code
 from uns_topics.payloads import Writer, read
-from uns_topics.presence import ParticipantState, Route, Want
+from uns_topics.presence import BridgeStatus, ParticipantState, Route, Want
 from uns_topics.rounds import Receipt
 from uns_topics.topics import FlTopic, Kind
 
@@ -183,6 +183,35 @@ def test_what_no_line_allows_is_answered_with_policy(tmp_path: Path) -> None:
         assert {m.topic for m in world.up()} == {str(topic(Kind.VIA, bridge="gate")), str(topic(Kind.STATUS))}
 
     bridged(tmp_path, test, policy=policy("status", "presence"))
+
+
+def test_a_second_manifest_of_held_bytes_says_nothing_new(tmp_path: Path) -> None:
+    """Only the chunking of a held update may change: the rest was set against its header."""
+
+    async def test(world: World) -> None:
+        await world.send(CONTENT, MANIFEST)
+        await world.until(lambda: crossing(world).queue)
+        before = len(world.up())
+        other = manifest_of(CONTENT, chunk_bytes=50).model_copy(update={"base": "cafe" * 16, "round_number": 4711})
+        await world.say_below(Kind.UPDATE_MANIFEST, other, transfer=other.id)
+        await world.until(lambda: crossing(world).refused[Why.INTEGRITY])
+        assert all(b"cafe" not in m.payload and b"4711" not in m.payload for m in world.up()[before:])
+
+    bridged(tmp_path, test)
+
+
+def test_the_bridge_s_own_presence_can_t_be_forged(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        await world.until(lambda: world.presence() == "online")
+        gate = Writer(FEDERATION, "gate", "0000000f")
+        await world.say_below(Kind.VIA, BridgeStatus(birth=1, state="offline"), gate, bridge="gate")
+        await world.until(lambda: crossing(world).refused[Why.UNDECLARED])
+        await world.say_below(Kind.VIA, None, bridge="gate")
+        await world.say_status()
+        await world.until(lambda: any(m.topic.endswith("berlin/status") for m in world.up()))
+        assert world.presence() == "online"
+
+    bridged(tmp_path, test)
 
 
 def test_another_participant_s_name_is_no_way_out(tmp_path: Path) -> None:
