@@ -6,13 +6,13 @@ twice. Details for logs never repeat what somebody wrote.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
 
 from broker_bridge.bridge.policy import EXPORTS, ExportPolicy
+from broker_bridge.bridge.text import has_text
 from uns_topics.codes import Code
 from uns_topics.encodings import EncodingError
 from uns_topics.envelope import Envelope, PayloadError, seal, split_signature
@@ -21,14 +21,14 @@ from uns_topics.payloads import read
 from uns_topics.plan import Plan
 from uns_topics.presence import ParticipantStatus
 from uns_topics.scope import needs_plan, report_problem
+from uns_topics.tensors import Role
 from uns_topics.topics import FlTopic, Kind
 from uns_topics.transfers import TransferKind, TransferManifest
 from uns_topics.update import Update, decode_update, is_canonical, max_update_bytes, unpack_groups
 
-PRINTABLE_RUN = 32
-"""This many printable bytes in a row are no float32 or float16 tensor (chance below 1e-6 in 40 MB of random bytes)."""
-_TEXT = re.compile(rb"[\t\n\r\x20-\x7e]{%d}" % PRINTABLE_RUN)
 _FLOATS = frozenset({"f32", "f16"})
+MAX_SUBNORMAL = 4
+"""Of a thousand float32 elements: no step of a training is as small as 1e-38, and text in UTF-16 reads as that."""
 
 
 class Why(StrEnum):
@@ -56,6 +56,8 @@ class Why(StrEnum):
     TEXT = "text"
     """Text where tensors should be."""
     NOT_FINITE = "not-finite"
+    NORM = "norm"
+    """A step larger than the plan allows: no training makes one, and packed or encrypted bytes do."""
     BUDGET = "budget"
     EXPIRED = "expired"
     """It waited longer than the queue keeps it."""
@@ -160,25 +162,38 @@ def judge_update(raw: bytes, participant: str, manifest: TransferManifest, plan:
 
 
 def _judge_tensors(update: Update, plan: Plan) -> Refusal | None:
-    unknown = [g.encoding for g in update.header.groups if g.name == "delta" and g.encoding not in plan.encodings]
-    if unknown:
-        return Refusal(Why.CONTENT, "an encoding that the plan doesn't have")
+    table = plan.template.table
+    for group in update.header.groups:
+        if group.encoding not in (plan.encodings if group.name == "delta" else ("f32",)):
+            return Refusal(Why.CONTENT, f"an encoding of {group.name} that the plan doesn't have")
     try:
-        delta = unpack_groups(update, plan.template.table)
+        delta = unpack_groups(update, table)
     except (EncodingError, ValueError) as error:
         return Refusal(Why.CONTENT, str(error))
     if not np.isfinite(delta).all():
         return Refusal(Why.NOT_FINITE, "NaN or infinity among the tensors")
+    weights = table.gather(delta, Role.WEIGHT)
+    norm = float(np.sqrt(np.square(weights, dtype=np.float64).sum()))
+    if norm > plan.tolerances.max_delta_norm:
+        return Refusal(Why.NORM, f"an L2 norm of {norm:.3g} where the plan allows {plan.tolerances.max_delta_norm:g}")
     start = 0
     for group in update.header.groups:
-        if group.encoding in _FLOATS and _TEXT.search(update.body[start : start + group.bytes]):
-            return Refusal(Why.TEXT, f"{PRINTABLE_RUN} printable bytes in a row among the tensors of {group.name}")
+        body = update.body[start : start + group.bytes]
+        if group.encoding in _FLOATS and (has_text(body) or (group.encoding == "f32" and _is_tiny(body))):
+            return Refusal(Why.TEXT, f"what should be tensors of {group.name} reads as text")
         start += group.bytes
     return None
 
 
+def _is_tiny(body: memoryview) -> bool:
+    values = np.abs(np.frombuffer(body, "<f4"))
+    tiny = np.count_nonzero((values > 0) & (values < np.finfo(np.float32).tiny))
+    return bool(tiny > max(MAX_SUBNORMAL, MAX_SUBNORMAL * len(values) // 1000))
+
+
 RECEIPT_CODES = {
     Why.NOT_FINITE: Code.NOT_FINITE,
+    Why.NORM: Code.NORM,
     Why.BUDGET: Code.BUDGET,
     Why.OVERFLOW: Code.BUDGET,
     Why.EXPIRED: Code.LATE,

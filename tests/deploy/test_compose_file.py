@@ -196,6 +196,7 @@ def test_a_bridge_carries_its_plant_alone() -> None:
         policy = read_policy(config)
         assert all(policy.line("solder-defect", plant, export) for export in get_args(Export))
         assert policy.pause.topic == f"acme/{plant}/_headgate/pause"
+        assert policy.pause.file == FOLDER / plant / "pause"  # as deploy/compose/README.md has it
 
 
 def test_the_aggregator_knows_its_participants() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker_bridge.bridge.inspection import (
-    PRINTABLE_RUN,
     Passed,
     Refusal,
     Way,
@@ -24,6 +24,7 @@ from broker_bridge.bridge.inspection import (
     judge_update,
     receipt_code,
 )
+from broker_bridge.bridge.text import RUN, has_text
 from tests.broker_bridge.bridge.examples import (
     FEDERATION,
     KINDS,
@@ -276,16 +277,62 @@ def test_text_is_no_tensor() -> None:
     table.scatter(delta, table.tensors[0].role, np.frombuffer(body, "<f4").copy())
     content = update_of(delta, table)
     assert np.isfinite(delta).all()
-    refusal = judge_update(content, PARTICIPANT, manifest_of(content), plan)
+    generous = plan.model_copy(update={"tolerances": plan.tolerances.model_copy(update={"max_delta_norm": 1e38})})
+    refusal = judge_update(content, PARTICIPANT, manifest_of(content), generous)
     assert refusal is not None
     assert refusal.why is Why.TEXT
+
+
+@pytest.mark.parametrize("coding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("encoding", ["f32", "f16"])
+def test_text_in_wide_characters_is_no_tensor_either(coding: str, encoding: str) -> None:
+    plan, table = wide_plan(128)
+    width = 4 if encoding == "f32" else 2
+    body = (ROWS.decode() * 9).encode(coding)[: 128 * width]
+    values = np.frombuffer(body, f"<f{width}").astype(np.float32)
+    groups, _ = pack_groups(values, table, encoding)
+    content = encode_update(UpdateHeader.model_validate(header(groups=groups)), body)
+    refusal = judge_update(content, PARTICIPANT, manifest_of(content), plan)
+    assert refusal is not None
+    assert refusal.why in (Why.TEXT, Why.NORM)
+
+
+def test_packed_rows_are_no_step_of_a_training() -> None:
+    plan, table = wide_plan(64)
+    body = zlib.compress(ROWS * 40)
+    body = (body * 9)[:256]
+    values = np.frombuffer(body, "<f4")
+    groups, _ = pack_groups(np.zeros(64, np.float32), table, "f32")
+    content = encode_update(UpdateHeader.model_validate(header(groups=groups)), body)
+    refusal = judge_update(content, PARTICIPANT, manifest_of(content), plan)
+    assert refusal is not None
+    assert refusal.why in (Why.NORM, Why.NOT_FINITE)
+    assert len(values) == 64
+
+
+def test_an_encoding_of_buffers_is_not_repeated() -> None:
+    groups = (
+        *GROUPS,
+        GROUPS[0].model_copy(update={"name": "buffer", "encoding": "SN_4711", "elements": 0, "bytes": 0}),
+    )
+    content = encode_update(UpdateHeader.model_validate(header(groups=groups)), BODY)
+    refusal = judged(content)
+    assert refusal is not None
+    assert "4711" not in refusal.detail
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 200), st.integers(RUN - 3, RUN + 3), st.integers(0, 70))
+def test_a_run_is_found_wherever_it_starts(before: int, length: int, after: int) -> None:
+    body = bytes(before) + b"x" * length + bytes(after)
+    assert has_text(body) == (length >= RUN)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_no_honest_delta_is_taken_for_text(seed: int) -> None:
     plan, table = wide_plan(4096)
-    delta = np.random.default_rng(seed).normal(0, 10.0 ** (seed % 7 - 4), table.size).astype(np.float32)
+    delta = np.random.default_rng(seed).normal(0, 10.0 ** (seed % 6 - 4), table.size).astype(np.float32)
     content = update_of(delta, table)
     assert judge_update(content, PARTICIPANT, manifest_of(content), plan) is None
 
@@ -326,10 +373,10 @@ def test_rubbish_never_raises(content: bytes) -> None:
 def test_every_reason_answers_with_a_permanent_code() -> None:
     assert {why: receipt_code(why) for why in Why if receipt_code(why) is not Code.POLICY} == {
         Why.NOT_FINITE: Code.NOT_FINITE,
+        Why.NORM: Code.NORM,
         Why.BUDGET: Code.BUDGET,
         Why.OVERFLOW: Code.BUDGET,
         Why.EXPIRED: Code.LATE,
     }
-    assert PRINTABLE_RUN == 32
     assert set(KINDS) == {"update", "status", "presence", "statistics", "evaluation", "data-quality", "last-update"}
     assert PLAN.contract.federation == FEDERATION
