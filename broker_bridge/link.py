@@ -51,7 +51,8 @@ class Link:
             one after `on_down`.
         on_up: awaited in each new session with its birth number: subscribe, then publish the birth.
         on_down: called once after each `on_up` that was begun, with the reason in words.
-        make_will: builds the will of the session with this birth number; None for a session without one.
+        make_will: builds the will of the session with this birth number, at once or awaited; None for a session
+            without one.
         rng: draws the backoff's jitter.
         sleep: waits between attempts.
         clock: monotonic seconds.
@@ -68,7 +69,7 @@ class Link:
         on_message: OnMessage,
         on_up: Callable[[Session, int], Awaitable[None]],
         on_down: Callable[[str], None],
-        make_will: Callable[[int], Will | None],
+        make_will: Callable[[int], Will | Awaitable[Will | None] | None],
         rng: random.Random | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
@@ -176,7 +177,8 @@ class Link:
             if live:
                 self._on_message(message)
 
-        will = self._make_will(birth)
+        made = self._make_will(birth)
+        will = await made if isinstance(made, Awaitable) else made
         async with self._connector.connect(self._client_id, on_message=hand_on, will=will) as session:
             self._session = session
             reason = "the link was closed"

@@ -80,9 +80,13 @@ class Upload:
         self.outgoing.give_up()
         self._effects.put_nowait(None)
 
-    async def result(self) -> Done | None:
-        """Send, and return the end of the transfer; None where a newer one took its place."""
-        self._put(self.outgoing.start(self._clock(), self._rng.random()))
+    async def result(self, *, ask_first: bool = False) -> Done | None:
+        """Send, and return the end of the transfer; None where a newer one took its place.
+
+        Args: ask_first: a part may have arrived already: the manifest alone asks which.
+        """
+        begin = self.outgoing.on_connected if ask_first else self.outgoing.start
+        self._put(begin(self._clock(), self._rng.random()))
         while True:
             try:
                 async with asyncio.timeout(max(0.0, self.outgoing.deadline - self._clock())):

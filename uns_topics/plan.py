@@ -93,6 +93,8 @@ class Plan(Value):
             raise ValueError("contract_hash is not the hash of the contract beside it")
         if self.template.sha256 != self.template.skeleton.sha256:
             raise ValueError("template.sha256 is not the hash of its skeleton")
+        if (self.template.skeleton.kind, self.template.skeleton.version) != ("skeleton", None):
+            raise ValueError("template.skeleton is a transfer of something else")
         if unknown := [name for name in self.encodings if name not in ENCODINGS]:
             raise ValueError(f"unknown encodings {', '.join(unknown)}; known: {', '.join(ENCODINGS)}")
         return self

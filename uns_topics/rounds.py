@@ -52,8 +52,10 @@ class VersionManifest(Value):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.full.sha256 != self.sha256 or self.full.version != self.version:
-            raise ValueError("full is a transfer of another version")
+        if (self.full.kind, self.full.sha256, self.full.version) != ("model", self.sha256, self.version):
+            raise ValueError("full is a transfer of another version, or of something else")
+        if self.delta is not None and (self.delta.kind, self.delta.version) != ("delta", self.version):
+            raise ValueError("delta is a transfer of another version, or of something else")
         return self
 
 

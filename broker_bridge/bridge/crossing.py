@@ -35,6 +35,7 @@ T = TypeVar("T")
 MAX_JOBS = 1000
 """Messages and effects of one participant that wait; what comes on top is counted, and is said again by its sender."""
 LOG_EVERY_S = 60.0
+MAX_BRIDGES = 8
 _RETAINED = (Kind.STATUS, Kind.STATISTICS, Kind.EVALUATION, Kind.DATA_QUALITY, Kind.LAST_UPDATE)
 
 
@@ -96,7 +97,10 @@ class Crossing:
         self._plan: Plan | None = None
         self._writer = Writer(self.federation, bridge, tools.boot)
         self._above: Route | None = None
-        self._jobs: asyncio.Queue[Message | Effect] = asyncio.Queue(MAX_JOBS)
+        self._jobs: asyncio.Queue[Message | Effect] = asyncio.Queue()
+        self._messages = 0
+        """Of the jobs; effects are never turned away, because nobody says them again."""
+        self._tasks: asyncio.TaskGroup | None = None
         self._waiting: dict[str, Message] = {}
         self._last: dict[str, bytes] = {}
         self._seen: set[str] = set()
@@ -172,6 +176,7 @@ class Crossing:
     async def run(self) -> None:
         """Hold the uplink and carry over what may leave, until `close`. Raises: BrokerRefused, BrokerMisconfigured."""
         async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
             name = f"crossing {self.participant} in {self.federation}"
             helpers = [
                 tasks.create_task(self._work(), name=name),
@@ -191,11 +196,12 @@ class Crossing:
         """What couldn't leave may leave now: a new day's budget, a record that can be written again."""
         if self.uplink.is_open:
             self.uplink.reports.on_up()
-        self._delivery.look_again()
+            self._delivery.on_open(is_open=True)
 
     def set_plant(self, up: bool) -> None:
         """Whether the plant's broker is there."""
-        self._seen.clear()
+        if not up:
+            self._seen.clear()
         self.uplink.set_plant(up)
 
     def on_plan(self, plan: Plan) -> None:
@@ -208,6 +214,8 @@ class Crossing:
 
     def reconcile(self) -> None:
         """Some time after the plant's broker came back: what a participant cleared meanwhile is cleared above."""
+        if not self._seen:  # a broker that lost everything has cleared nothing: its participant says it all again
+            return
         for text in sorted(self._noted - self._seen):
             self._enqueue(Message(text, b""))
 
@@ -223,6 +231,10 @@ class Crossing:
     def give_up(self, held: Held, why: Why, detail: str) -> None:
         """A held transfer is not sent after all; its participant hears of it."""
         self._do(self._core.on_dropped(held.manifest.id, why, detail))
+
+    def gone(self, held: Held) -> None:
+        """The store has no bytes of it."""
+        self._core.on_gone(held.manifest.id)
 
     def give_up_oldest(self) -> int:
         """Give up the oldest transfer that isn't being sent; returns its bytes, 0 where there is none."""
@@ -240,7 +252,11 @@ class Crossing:
 
     def _on_session(self, session: Session | None) -> None:
         if session is not None and session.max_packet_bytes is not None:
-            self.lower(session.max_packet_bytes - WRAPPING_BYTES)
+            size = session.max_packet_bytes - WRAPPING_BYTES
+            if size < MIN_CHUNK_BYTES:
+                log.error("the next broker takes messages of %d bytes only: raise its limit", session.max_packet_bytes)
+            else:
+                self.lower(size)
             if self._core.limit is not None:
                 self._delivery.on_limit(self._core.limit)
         self._host.on_uplink(self, session)
@@ -253,6 +269,9 @@ class Crossing:
             self.answered(receipt)
 
     def _on_route(self, route: Route | None) -> None:
+        if route is not None and len(route.bridges) >= MAX_BRIDGES:
+            log.error("there are %d bridges above, more than a participant's way can have", len(route.bridges))
+            return
         self._above = route
         self._host.on_route(self)
 
@@ -269,14 +288,17 @@ class Crossing:
             if message.payload:
                 self._turn_away(Refusal(Why.TOPIC, f"a retained message on {topic.kind.path}"))
             return
-        self._seen.add(message.topic)
+        if topic.kind.retained:
+            self._seen.add(message.topic)
         self._enqueue(message)
 
     def _enqueue(self, job: Message | Effect) -> None:
-        try:
-            self._jobs.put_nowait(job)
-        except asyncio.QueueFull:
-            self._turn_away(Refusal(Why.OVERFLOW, "more messages than can be looked at"))
+        if isinstance(job, Message):
+            if self._messages >= MAX_JOBS:
+                self._turn_away(Refusal(Why.OVERFLOW, "more messages than can be looked at"))
+                return
+            self._messages += 1
+        self._jobs.put_nowait(job)
 
     async def _work(self) -> None:
         """Everything of this participant in its order."""
@@ -284,13 +306,21 @@ class Crossing:
             job = await self._jobs.get()
             try:
                 if isinstance(job, Message):
+                    self._messages -= 1
                     self._do(await self._look_at(FlTopic.parse(job.topic), job))
                 else:
                     await self._perform(job)
             except CustodyError as error:
                 log.error("%s", error)  # noqa: TRY400 - a sentence for people
-                if isinstance(job, Judge):
-                    self._core.on_not_held(job.manifest.id)
+                self._forget(job)
+            except Exception:
+                log.exception("a message of %s in %s failed; the bridge goes on", self.participant, self.federation)
+                self._forget(job)
+
+    def _forget(self, job: Message | Effect) -> None:
+        """A transfer that couldn't be stored is asked for again."""
+        if isinstance(job, Judge):
+            self._core.on_not_held(job.manifest.id)
 
     async def _look_at(self, topic: FlTopic, message: Message) -> Iterable[Effect]:
         if not message.payload:
@@ -313,9 +343,10 @@ class Crossing:
         return []
 
     def _on_chunk(self, topic: FlTopic, payload: bytes) -> list[Effect]:
-        largest = self._plan.chunk_bytes if self._plan is not None else 0
+        if self._plan is None:
+            return []  # its manifest wasn't taken either; its sender asks again
         try:
-            chunk = decode_chunk(payload, max(largest, MIN_CHUNK_BYTES) * 4)
+            chunk = decode_chunk(payload, self._core.max_bytes)
             if (chunk.id, chunk.index) != (topic.transfer, topic.index):
                 raise PayloadError("a chunk of another transfer or index than its topic's")
         except PayloadError as error:
@@ -358,7 +389,18 @@ class Crossing:
             self._last.pop(text, None)
             self.uplink.reports.clear(text)
             self._noted.discard(text)
+            assert self._tasks is not None
+            self._tasks.create_task(self._strike(text), name=f"crossing strike {text}")
+
+    async def _strike(self, text: str) -> None:
+        """Forget a topic once it is clear above: a clear that a restart came between is made again."""
+        await self.uplink.reports.flushed([text])
+        if text in self._noted:
+            return
+        try:
             await self._on_disk(lambda: self._tools.custody.strike("uplink", text))
+        except CustodyError as error:
+            log.error("%s", error)  # noqa: TRY400 - a sentence for people; it is cleared once more after a restart
 
     # Effects ----------------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ CREATE TABLE IF NOT EXISTS transfers (
     position INTEGER PRIMARY KEY AUTOINCREMENT,
     federation TEXT NOT NULL, participant TEXT NOT NULL, id TEXT NOT NULL,
     boot TEXT NOT NULL, sequence INTEGER NOT NULL, manifest TEXT NOT NULL, line TEXT NOT NULL,
-    stored_at REAL NOT NULL, content BLOB NOT NULL,
+    stored_at REAL NOT NULL, begun INTEGER NOT NULL DEFAULT 0, content BLOB NOT NULL,
     UNIQUE (federation, participant, id)
 );
 CREATE TABLE IF NOT EXISTS receipts (
@@ -47,6 +47,10 @@ class CustodyError(Exception):
     """The file can't be opened or written; the text says why and what to do."""
 
 
+class Gone(CustodyError):
+    """The bytes of a transfer aren't kept any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """A whole transfer that waits for its receipt; its bytes stay on disk until it is sent."""
@@ -58,6 +62,8 @@ class Held:
     """Of the export policy that allowed it."""
     stored_at: float
     """Wall-clock seconds."""
+    begun: bool = False
+    """Some of it may have left: nobody but the aggregator can say what became of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +145,15 @@ class Custody:
                 (manifest.model_dump_json(), envelope.boot, envelope.sequence, position),
             )
 
+    def begin(self, position: int) -> None:
+        """The transfer is about to be sent."""
+        with self._change() as cursor:
+            cursor.execute("UPDATE transfers SET begun = 1 WHERE position = ?", (position,))
+
     def queue(self, federation: str, participant: str) -> list[Held]:
         """What a participant's queue holds, oldest first."""
         rows = self._rows(
-            "SELECT position, boot, sequence, manifest, line, stored_at FROM transfers"
+            "SELECT position, boot, sequence, manifest, line, stored_at, begun FROM transfers"
             " WHERE federation = ? AND participant = ? ORDER BY position",
             federation,
             participant,
@@ -154,15 +165,16 @@ class Custody:
                 TransferManifest.model_validate_json(str(manifest)),
                 str(line),
                 float(str(stored_at)),
+                bool(begun),
             )
-            for position, boot, sequence, manifest, line, stored_at in rows
+            for position, boot, sequence, manifest, line, stored_at, begun in rows
         ]
 
     def content(self, position: int) -> bytes:
-        """The bytes of a held transfer. Raises: CustodyError: also where it is gone."""
+        """The bytes of a held transfer. Raises: Gone; CustodyError."""
         rows = self._rows("SELECT content FROM transfers WHERE position = ?", position)
         if not rows:
-            raise CustodyError(f"transfer at position {position} is gone from {self._path}")
+            raise Gone(f"transfer at position {position} is gone from {self._path}")
         content = rows[0][0]
         assert isinstance(content, bytes)
         return content

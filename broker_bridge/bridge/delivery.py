@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Protocol
 
-from broker_bridge.bridge.custody import Custody, CustodyError, Held
+from broker_bridge.bridge.custody import Custody, CustodyError, Gone, Held
 from broker_bridge.bridge.egress import Egress
 from broker_bridge.bridge.inspection import Why
 from broker_bridge.bridge.ledger import Transfer
@@ -46,6 +46,9 @@ class Queue(Protocol):
     def give_up(self, held: Held, why: Why, detail: str) -> None:
         """It is not sent after all."""
 
+    def gone(self, held: Held) -> None:
+        """The store has it no more."""
+
     def answered(self, receipt: Receipt) -> None:
         """The final answer came."""
 
@@ -81,6 +84,8 @@ class Delivery:
         self._upload: Upload | None = None
         self._transfer: Transfer | None = None
         self._changed = asyncio.Event()
+        self._begun: set[int] = set()
+        """Positions of what was under way before: what has arrived above is asked for first."""
         self.sending: Held | None = None
         """The transfer that is on its way now."""
 
@@ -133,6 +138,8 @@ class Delivery:
                 continue
             try:
                 await self._send(held)
+            except Gone:
+                self._queue.gone(held)
             except CustodyError as error:
                 log.error("%s", error)  # noqa: TRY400 - a sentence for people
                 await asyncio.sleep(RETRY_S)
@@ -145,12 +152,15 @@ class Delivery:
         limit = self._queue.limit
         for held in self._queue.queue:
             age_s = self._wall_clock() - held.stored_at
-            if age_s > self._max_age_s:
+            if age_s > self._max_age_s and not self._was_begun(held):
                 self._queue.give_up(held, Why.EXPIRED, f"it waited {age_s:.0f} s; its round is over")
                 continue
-            fits = limit is None or held.manifest.chunk_bytes <= limit
-            return held if self._uplink.is_open and fits else None
+            if self._uplink.is_open and (limit is None or held.manifest.chunk_bytes <= limit):
+                return held  # what doesn't fit waits for smaller chunks, and holds nobody up
         return None
+
+    def _was_begun(self, held: Held) -> bool:
+        return held.begun or held.position in self._begun
 
     async def _send(self, held: Held) -> None:
         manifest = held.manifest
@@ -161,6 +171,10 @@ class Delivery:
         content = await loop.run_in_executor(self._disk, self._custody.content, held.position)
         self._transfer = Transfer(manifest.sha256, content)
         self.sending = held
+        ask_first = self._was_begun(held)
+        if not ask_first:
+            await loop.run_in_executor(self._disk, self._custody.begin, held.position)
+            self._begun.add(held.position)
         upload = self._upload = Upload(
             Outgoing(content, manifest, own=False),
             self._topic,
@@ -172,7 +186,7 @@ class Delivery:
         )
         if not self._uplink.is_open:
             upload.on_lost()
-        done = await upload.result()
+        done = await upload.result(ask_first=ask_first)
         if done is not None:  # else it was settled otherwise
             self._queue.answered(Receipt(id=manifest.id, result=done.result, code=done.code))
 
@@ -180,6 +194,8 @@ class Delivery:
         """Chunks of this size don't pass: the participant hears it by its route and announces smaller ones."""
         if lowered.new < lowered.old:
             self._queue.lower(lowered.new)
+            if self._upload is not None:
+                self._upload.supersede()  # it comes again in smaller chunks; what is behind it may fit
         else:
             log.error("%s; raise it (Mosquitto: message_size_limit, max_packet_size); it is tried on", lowered.why)
 

@@ -155,7 +155,7 @@ class Downward:
         effects.append(Mirror(topic, payload))
         if topic.kind in _VERSIONS:
             self._versions.pop(topic.kind, None)
-            if isinstance(body, VersionManifest):
+            if isinstance(body, VersionManifest) and self._fits(body):
                 self._versions[topic.kind] = body
         return [*effects, *self._follow(now)]
 
@@ -197,6 +197,10 @@ class Downward:
         return [effect for topic in gone for effect in self.on_json(topic, b"", None, now)]
 
     # ------------------------------------------------------------------------------------------------------------------
+
+    def _fits(self, version: VersionManifest) -> bool:
+        """Whether a model is as large as the plan's tensors: nothing larger is fetched or stored."""
+        return self._plan is None or version.full.bytes == 4 * self._plan.template.table.size
 
     def _due(self, *, with_all: bool = False) -> list[TransferManifest]:
         """What should be on the plant's broker: the skeleton, deltas, and full models that are wanted."""

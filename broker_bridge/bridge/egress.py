@@ -66,6 +66,8 @@ class Egress:
         """Payload bytes that left, alike."""
         self.problem: str | None = None
         """Why the record can't be written; None where it can."""
+        self.held_back = False
+        """Somebody was told that nothing leaves now: whoever sees that it may again lets them try again."""
 
     def remaining(self) -> tuple[int | None, int | None]:
         """Bytes and messages that may still leave today; None where there is no limit."""
@@ -101,7 +103,7 @@ class Egress:
         Raises: NothingLeaves, NotAllowed; what `publish` raises.
         """
         departure = self._check(topic, payload, transfer, presence)
-        await asyncio.get_running_loop().run_in_executor(self._disk, self.write, departure)
+        await self._write(departure)
         if not presence:
             self._check_pause()  # somebody may have switched while the disk was busy
         await publish()
@@ -109,30 +111,44 @@ class Egress:
         self.messages[key] += 1
         self.bytes[key] += len(payload)
 
-    def enter(self, topic: FlTopic, payload: bytes) -> None:
-        """Record a will, which leaves with the connection. Raises: NotAllowed, NothingLeaves."""
-        self.write(self._check(topic, payload, None, presence=True))
+    async def enter(self, topic: FlTopic, payload: bytes) -> None:
+        """Record a will, which leaves with the connection; `spend` counts it once that stands.
 
-    def write(self, departure: Departure) -> None:
-        """Put it on record. Raises: NothingLeaves."""
+        Raises: NotAllowed, NothingLeaves.
+        """
+        await self._write(self._departure(topic, payload, None))
+
+    def spend(self, payload_bytes: int) -> None:
+        """Take from the budget what left by itself."""
+        self.budget.spend(self._today(), payload_bytes)
+
+    async def _write(self, departure: Departure) -> None:
+        """Put it on record, in the thread of the disk. Raises: NothingLeaves."""
         try:
-            self._record([departure])
+            await asyncio.get_running_loop().run_in_executor(self._disk, self._record, [departure])
         except LedgerError as error:
             self.problem = str(error)
+            self.held_back = True
+            self.budget.refund(len(departure.payload))
             raise NothingLeaves(str(error)) from None
         self.problem = None
 
     def _check(self, topic: FlTopic, payload: bytes, transfer: Transfer | None, presence: bool) -> Departure:
         if not presence:
             self._check_pause()
+        departure = self._departure(topic, payload, transfer)
+        if not self.budget.spend(self._today(), len(payload)):
+            raise NotAllowed(Why.BUDGET, "today's budget is spent")
+        return departure
+
+    def _departure(self, topic: FlTopic, payload: bytes, transfer: Transfer | None) -> Departure:
         export = EXPORTS.get(topic.kind)
         line = self._policy.line(topic.federation, topic.participant or "", export) if export is not None else None
         if export is None or line is None:
             raise NotAllowed(Why.POLICY, f"no line of the export policy allows {topic.kind.path}")
-        if not self.budget.spend(self._today(), len(payload)):
-            raise NotAllowed(Why.BUDGET, "today's budget is spent")
         return Departure(topic.federation, topic.participant or "", str(topic), export, line, payload, transfer)
 
     def _check_pause(self) -> None:
         if (reason := self._paused()) is not None:
+            self.held_back = True
             raise NothingLeaves(f"paused by the plant: {reason}")

@@ -267,6 +267,21 @@ def read(
                 yield entry
 
 
+def is_in_use(folder: Path) -> bool:
+    """Whether a bridge writes to it now."""
+    try:
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 def spent_on(folder: Path, day: str) -> tuple[int, int]:
     """Bytes and messages that left on a day (`YYYY-MM-DD`, UTC)."""
     start = datetime.fromisoformat(day).replace(tzinfo=UTC)

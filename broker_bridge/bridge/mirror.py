@@ -131,7 +131,9 @@ class FederationMirror:
         """A message of the leading session; never raises for what it holds."""
         try:
             self._do(self._understand(topic, message.payload))
-        except (PayloadError, IntegrityError) as error:
+        except Exception as error:  # what comes from above ends nothing
+            if not isinstance(error, PayloadError | IntegrityError):
+                log.exception("a message from above on %s failed", topic.kind.path)
             reason = type(error).__name__
             self.refused[reason] += 1
             if self.refused[reason] in (1, 10, 100) or self.refused[reason] % 1000 == 0:
@@ -194,6 +196,8 @@ class FederationMirror:
             log.error("%s", error)  # noqa: TRY400 - a sentence for people
             if isinstance(effect, Keep):
                 self._core.on_not_kept(effect.manifest)
+        except Exception:
+            log.exception("%s failed; the bridge goes on", type(effect).__name__)
 
     async def _run_clock(self) -> None:
         while True:

@@ -101,7 +101,7 @@ class ExportPolicy(FileValue):
 class Budget:
     """What may still leave today.
 
-    Args: day: of what was spent, as `YYYY-MM-DD` (UTC); a message of another day starts anew.
+    Args: day: of what was spent, as `YYYY-MM-DD` (UTC); a message of a later day starts anew.
     """
 
     limits: DailyBudget
@@ -117,9 +117,14 @@ class Budget:
         self.messages += messages
         return True
 
+    def refund(self, payload_bytes: int, messages: int = 1) -> None:
+        """It didn't leave after all."""
+        self.bytes = max(0, self.bytes - payload_bytes)
+        self.messages = max(0, self.messages - messages)
+
     def lasts(self, day: str, payload_bytes: int, messages: int = 1) -> bool:
         """Whether this much may still leave on this day."""
-        if day != self.day:
+        if day > self.day:  # a clock that is set back starts no new day
             self.day, self.bytes, self.messages = day, 0, 0
         most_bytes, most_messages = self.limits.bytes_per_day, self.limits.messages_per_day
         return (most_bytes is None or self.bytes + payload_bytes <= most_bytes) and (

@@ -85,7 +85,8 @@ def read_policy(config: BridgeConfig) -> ExportPolicy:
 def pause_of(config: BridgeConfig, policy: ExportPolicy) -> Pause:
     """The plant's switches: the policy's file, and the one that `headgate bridge pause` makes."""
     own = config.data_dir / COMMAND_FILE
-    return Pause(own) if policy.pause.file is None else Pause(own, policy.pause.file)
+    files = [own] if policy.pause.file is None else [own, policy.pause.file]
+    return Pause(*files, with_topic=policy.pause.topic is not None)
 
 
 async def run_bridge(
@@ -142,6 +143,8 @@ class Bridge:
         self._tasks: asyncio.TaskGroup | None = None
         self._plant_session: Session | None = None
         self._paused = False
+        self._refused: set[str] = set()
+        """Participants whose access the next broker refused."""
         self._said_day = ""
         self._plant_link = Link(
             world.connect(config.plant),
@@ -214,7 +217,7 @@ class Bridge:
                 start(self._look_loop(), name="bridge switches"),
                 start(self._heartbeat_loop(), name="bridge heartbeat"),
                 *(start(m.run(), name=f"bridge mirror {m.federation}") for m in self.mirrors.values()),
-                *(start(c.run(), name=f"bridge crossing {c.participant}") for c in self.crossings.values()),
+                *(start(self._cross(c), name=f"bridge crossing {c.participant}") for c in self.crossings.values()),
             ]
             self._health.watch(*running)
             await stop.wait()
@@ -230,6 +233,18 @@ class Bridge:
         self._disk.shutdown(wait=True, cancel_futures=True)
         self.custody.close()
         self._ledger.close()
+
+    async def _cross(self, crossing: Crossing) -> None:
+        """One participant whose access is refused doesn't stop the others. Raises: BrokerRefused: of the last one."""
+        try:
+            await crossing.run()
+        except BaseExceptionGroup as group:
+            refused, others = group.split(BrokerRefused)
+            self._refused.add(crossing.participant)
+            if refused is None or others is not None or len(self._refused) == len(self.crossings):
+                raise
+            log.error("%s in %s: %s; the others go on", crossing.participant, crossing.federation, _first(refused))  # noqa: TRY400
+            await asyncio.Event().wait()
 
     # Health -----------------------------------------------------------------------------------------------------------
 
@@ -284,7 +299,9 @@ class Bridge:
                 if self._paused:
                     self._start(crossing.uplink.say_paused(), "bridge says that it is paused")
         day = self._today()
-        if day != self._said_day or self.egress.problem is not None:
+        held_back = self.egress.held_back and not self._paused
+        if day != self._said_day or held_back:
+            self.egress.held_back = False
             if self.egress.problem is not None:
                 log.error("%s", self.egress.problem)
             self._said_day = day
@@ -329,6 +346,8 @@ class Bridge:
     async def _reconcile_plant(self, session: Session) -> None:
         await asyncio.sleep(self._world.settle_s)
         if self._plant_session is session:
+            self.pause.settle()
+            self._look()
             for crossing in self.crossings.values():
                 crossing.reconcile()
 

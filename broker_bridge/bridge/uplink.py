@@ -69,6 +69,7 @@ class Uplink:
         self._with_presence = with_presence
         self._via = FlTopic(federation, Kind.VIA, participant, bridge=bridge)
         self._birth = 1
+        self._will_bytes = 0
         self._session: Session | None = None
         self._plant_up = False
         self._paused = False
@@ -78,7 +79,7 @@ class Uplink:
         """Retained topics of the participant on the next broker."""
         self._link = Link(
             connector,
-            f"{participant}-{federation}-{bridge}",
+            f"{participant}_{federation}_{bridge}",  # no slug has an underscore: no two are the same
             on_message=self._on_message,
             on_up=self._on_up,
             on_down=self._on_down,
@@ -164,20 +165,23 @@ class Uplink:
         except (TimeoutError, SessionLost, PublishRefused) as error:
             log.info("that nothing passes couldn't be said: %s", str(error) or "no answer in time")
 
-    def _make_will(self, birth: int) -> Will | None:
-        self._birth = birth
+    async def _make_will(self, birth: int) -> Will | None:
+        self._birth, self._will_bytes = birth, 0
         if not self._with_presence:
             return None
         payload = self._writer.seal(BridgeStatus(birth=birth, state="offline"))
         try:
-            self._egress.enter(self._via, payload)
+            await self._egress.enter(self._via, payload)
         except (NothingLeaves, PublishRefused) as error:
             log.warning("%s connects without a will: %s", self._participant, error)
             return None
+        self._will_bytes = len(payload)
         return Will(str(self._via), payload)
 
     async def _on_up(self, session: Session, birth: int) -> None:
         self._birth = birth
+        if self._will_bytes:
+            self._egress.spend(self._will_bytes)
         await session.subscribe(*(str(FlTopic(self._federation, kind, self._participant)) for kind in OWN))
         self._session = session
         log.info("%s in %s: the uplink is there", self._participant, self._federation)

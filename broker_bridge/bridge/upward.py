@@ -96,6 +96,11 @@ class Upward:
         return tuple(self._queue.values())
 
     @property
+    def max_bytes(self) -> int:
+        """The most that an update can have, and so a chunk of one; 0 before there is a plan."""
+        return self._inbox.max_bytes
+
+    @property
     def strays(self) -> int:
         """Chunks that belonged to no open transfer."""
         return self._inbox.strays
@@ -131,7 +136,7 @@ class Upward:
 
     def refuse(self, transfer: str | None, refusal: Refusal) -> list[Effect]:
         """A message of this transfer doesn't pass, whatever comes of the others."""
-        if transfer is None or transfer in self._queue or transfer in self._receipts:
+        if transfer is None or transfer in self._queue or transfer in self._receipts or transfer in self._in_hand:
             return [TurnedAway(refusal)]
         return self._turn_away(transfer, refusal)
 
@@ -167,6 +172,10 @@ class Upward:
     def on_dropped(self, transfer: str, why: Why, detail: str) -> list[Effect]:
         """A held transfer is not sent after all."""
         return self._turn_away(transfer, Refusal(why, detail))
+
+    def on_gone(self, transfer: str) -> None:
+        """The store has no bytes of it any more: it was answered."""
+        self._queue.pop(transfer, None)
 
     def on_answered(self, receipt: Receipt) -> list[Effect]:
         """The final answer from above came; nothing where nobody waits for it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from broker_bridge.settings import load
@@ -53,9 +54,9 @@ def run_bridge(arguments: argparse.Namespace) -> int:
     from broker_bridge.bridge.service import run_bridge as run
 
     config = load(BridgeConfig, arguments.config)
-    policy = read_policy(config)
     if arguments.action != "run":
         return _switch(config.data_dir, arguments.action)
+    policy = read_policy(config)
     set_up_logging(arguments.verbose)
     if arguments.dry_run:
         from headgate.commands.dry_run import run_dry
@@ -65,6 +66,7 @@ def run_bridge(arguments: argparse.Namespace) -> int:
 
 
 def _switch(data_dir: Path, action: str) -> int:
+    from broker_bridge.bridge.ledger import FOLDER, is_in_use
     from broker_bridge.bridge.pause import COMMAND_FILE
 
     file = data_dir / COMMAND_FILE
@@ -76,6 +78,8 @@ def _switch(data_dir: Path, action: str) -> int:
         else:
             file.unlink(missing_ok=True)
             print("resumed, unless the policy's own pause file or topic says otherwise")
+        if not is_in_use(data_dir / FOLDER):
+            print(f"no bridge runs on {data_dir} now; is HEADGATE_DATA_DIR set for the service?", file=sys.stderr)
     except OSError as error:
         raise CommandError(f"{file} can't be changed: {error.strerror}", Exit.FAILURE) from None
     return Exit.OK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
@@ -14,10 +15,12 @@ from broker_bridge.bridge.inspection import Why
 from broker_bridge.bridge.ledger import FOLDER, Departure, Entry, LedgerError
 from broker_bridge.bridge.ledger import read as read_ledger
 from broker_bridge.bridge.pause import COMMAND_FILE
+from broker_bridge.bridge.service import Bridge, Surroundings
+from broker_bridge.memory import MemoryBroker
 from broker_bridge.session import Message
 from tests.aio import run
-from tests.broker_bridge.bridge.examples import FEDERATION, PARTICIPANT, manifest_of, policy, topic, update
-from tests.broker_bridge.bridge.world import World
+from tests.broker_bridge.bridge.examples import FEDERATION, PARTICIPANT, PLAN, manifest_of, policy, topic, update
+from tests.broker_bridge.bridge.world import UPLINK, World
 from tests.contracts.examples import BODIES
 from uns_topics.codes import Code
 from uns_topics.payloads import Writer, read
@@ -39,6 +42,13 @@ def bridged(folder: Path, test: Callable[[World], Coroutine[Any, Any, None]], **
             await test(world)
 
     run(main())
+
+
+def _nobody() -> Any:
+    """A broker that isn't there."""
+    away = MemoryBroker()
+    away.reachable = False
+    return away.connector()
 
 
 def crossing(world: World) -> Any:
@@ -102,10 +112,28 @@ def test_what_was_cleared_while_the_bridge_was_away_is_cleared_above(tmp_path: P
                 await world.say_below(Kind.STATISTICS, BODIES[Kind.STATISTICS])
                 await world.until(lambda: place in world.uplink.retained)
             await world.say_below(Kind.STATISTICS, None)
+            await world.say_status()
             async with world.running():
                 await world.until(lambda: place not in world.uplink.retained)
 
     run(main())
+
+
+def test_a_plant_s_broker_that_lost_everything_has_cleared_nothing(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        place = str(topic(Kind.STATISTICS))
+        await world.say_below(Kind.STATISTICS, BODIES[Kind.STATISTICS])
+        await world.until(lambda: place in world.uplink.retained)
+        world.plant.stop(forget=True)
+        await world.until(lambda: world.presence() == "offline")
+        world.plant.start()
+        await world.until(lambda: world.presence() == "online")
+        crossing(world).reconcile()  # as some seconds after the connect
+        await world.say_above(Kind.ROUND, BODIES[Kind.ROUND])
+        await world.until(lambda: str(topic(Kind.ROUND)) in world.plant.retained)
+        assert place in world.uplink.retained
+
+    bridged(tmp_path, test)
 
 
 # A hostile edge -------------------------------------------------------------------------------------------------------
@@ -241,7 +269,7 @@ def test_updates_wait_on_disk_and_go_up_in_order(tmp_path: Path) -> None:
             async with world.running():
                 await world.give_plan()
                 world.uplink.reachable = False
-                world.uplink.drop(f"{PARTICIPANT}-{FEDERATION}-gate")
+                world.uplink.drop(f"{PARTICIPANT}_{FEDERATION}_gate")
                 for content, manifest in zip(contents, manifests, strict=True):
                     await world.send(content, manifest)
                 await world.until(lambda: len(crossing(world).queue) == 3)
@@ -282,7 +310,7 @@ def test_an_uplink_that_comes_back_is_asked_and_only_what_is_missing_goes_again(
     async def test(world: World) -> None:
         await world.send(CONTENT, MANIFEST)
         await world.until(lambda: world.arrived(MANIFEST))
-        world.uplink.drop(f"{PARTICIPANT}-{FEDERATION}-gate")
+        world.uplink.drop(f"{PARTICIPANT}_{FEDERATION}_gate")
         await world.until(lambda: sum(m.topic.endswith("/manifest") for m in world.up()) == 2)
         await world.answer(MANIFEST, "missing", chunks=(1,))
         last = str(topic(Kind.UPDATE_CHUNK, transfer=MANIFEST.id, index=1))
@@ -297,7 +325,7 @@ def test_an_uplink_that_comes_back_is_asked_and_only_what_is_missing_goes_again(
 def test_too_old_and_too_many_are_dropped_and_answered(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         world.uplink.reachable = False
-        world.uplink.drop(f"{PARTICIPANT}-{FEDERATION}-gate")
+        world.uplink.drop(f"{PARTICIPANT}_{FEDERATION}_gate")
         await world.send(CONTENT, MANIFEST)
         await world.until(lambda: crossing(world).queue)
         world.now += 3601
@@ -313,7 +341,7 @@ def test_a_full_queue_gives_up_the_oldest(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         assert world.bridge is not None
         world.uplink.reachable = False
-        world.uplink.drop(f"{PARTICIPANT}-{FEDERATION}-gate")
+        world.uplink.drop(f"{PARTICIPANT}_{FEDERATION}_gate")
         contents = [update(round_number=n) for n in (1, 2, 3)]
         manifests = [manifest_of(c, round_number=n) for n, c in enumerate(contents, 1)]
         most = len(contents[0]) + len(contents[1])
@@ -400,6 +428,102 @@ def test_the_pause_topic_of_the_plant_s_broker(tmp_path: Path) -> None:
         await world.until(lambda: world.presence() == "online")
 
     bridged(tmp_path, test, policy=policy(pause={"topic": "acme/berlin/pause"}))
+
+
+def test_nothing_that_is_still_there_is_cleared(tmp_path: Path) -> None:
+    async def main() -> None:
+        world = World(tmp_path)
+        places = {str(topic(Kind.STATISTICS)), str(topic(Kind.STATUS))}
+        async with world.watching():
+            async with world.running():
+                await world.give_plan()
+                await world.say_status()
+                await world.say_below(Kind.STATISTICS, BODIES[Kind.STATISTICS])
+                await world.until(lambda: places <= set(world.uplink.retained))
+            before = len(world.above)
+            async with world.running():
+                crossing(world).reconcile()
+                await world.until(lambda: sum(m.topic in places for m in world.above[before:]) >= 2)
+            assert places <= set(world.uplink.retained)
+            assert not [m for m in world.above[before:] if m.topic in places and not m.payload]
+
+    run(main())
+
+
+def test_a_pause_of_a_moment_silences_nobody(tmp_path: Path) -> None:
+    """Shorter than the bridge looks: what met it is tried again all the same."""
+
+    async def test(world: World) -> None:
+        assert world.bridge is not None
+        reasons = iter(["by command"])
+        world.bridge.egress._paused = lambda: next(reasons, None)
+        await world.say_status()
+        await world.until(lambda: any(m.topic.endswith("berlin/status") for m in world.up()))
+
+    bridged(tmp_path, test)
+
+
+def test_a_pause_topic_holds_until_it_was_heard(tmp_path: Path) -> None:
+    """A restart while the plant's broker is away lets nothing out."""
+
+    async def main() -> None:
+        world = World(tmp_path, policy=policy(pause={"topic": "acme/berlin/pause"}))
+        async with world.watching():
+            async with world.running():
+                await world.give_plan()
+                assert world.below_session is not None
+                await world.below_session.publish("acme/berlin/pause", b"true", retain=True)
+                await world.until(lambda: world.presence() == "offline")
+                await world.send(CONTENT, MANIFEST)
+                await world.until(lambda: crossing(world).queue)
+            stop = asyncio.Event()
+            around = Surroundings(
+                connect=lambda config: world.uplink.connector() if config.url == UPLINK else _nobody(),
+                settle_s=0.05,
+                look_s=0.02,
+            )
+            bridge = Bridge(world.config, world.policy, around)
+            task = asyncio.create_task(bridge.run(stop))
+            before = len(world.up())
+            await world.until(lambda: all(c.uplink.is_up for c in bridge.crossings.values()))
+            await world.say_above(Kind.ROUND, BODIES[Kind.ROUND])
+            await world.until(lambda: bridge.pause.reason)
+            stop.set()
+            await task
+            bridge.close()
+            assert not any("/update/" in m.topic for m in world.up()[before:])
+
+    run(main())
+
+
+def test_a_plan_and_a_route_that_can_t_be_meant_end_nothing(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        assert world.above_session is not None
+        place = topic(Kind.ROUTE)
+        long = Route(bridges=tuple(f"b{i}" for i in range(8)))
+        await world.above_session.publish(str(place), Writer(FEDERATION, "b0", "000000d0").seal(long), retain=True)
+        text = world.aggregator.seal(PLAN).replace(b'"kind":"skeleton"', b'"kind":"update"')
+        await world.above_session.publish(str(topic(Kind.PLAN)), text, retain=True)
+        await world.say_status()
+        await world.until(lambda: any(m.topic.endswith("berlin/status") for m in world.up()))
+        await world.send(CONTENT, MANIFEST)
+        await world.until(lambda: world.arrived(MANIFEST))
+
+    bridged(tmp_path, test)
+
+
+def test_junk_behind_a_whole_transfer_is_no_reason_to_refuse_it(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        assert world.below_session is not None
+        await world.send(CONTENT, MANIFEST)
+        junk = str(topic(Kind.UPDATE_CHUNK, transfer=MANIFEST.id, index=0))
+        await world.below_session.publish(junk, ROWS)
+        await world.until(lambda: world.arrived(MANIFEST) == CONTENT)
+        await world.answer(MANIFEST)
+        await world.until(lambda: world.receipts())
+        assert [r.result for r in world.receipts()] == ["accepted"]
+
+    bridged(tmp_path, test)
 
 
 def test_a_bridge_that_starts_paused_says_nothing_else(tmp_path: Path) -> None:
@@ -569,7 +693,7 @@ def test_a_limit_of_the_next_broker_reaches_the_edge_as_a_smaller_chunk_size(tmp
 def test_when_the_leading_session_ends_another_one_reads_on(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         world.uplink.denied_filters = frozenset()
-        client = f"{PARTICIPANT}-{FEDERATION}-gate"
+        client = f"{PARTICIPANT}_{FEDERATION}_gate"
         assert client in world.uplink.clients
         world.uplink.drop(client)
         await world.say_above(Kind.ROUND, BODIES[Kind.ROUND])
@@ -581,7 +705,7 @@ def test_when_the_leading_session_ends_another_one_reads_on(tmp_path: Path) -> N
 def test_presence_follows_the_plant_s_broker_and_ends_with_a_will(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         await world.until(lambda: world.presence() == "online")
-        world.uplink.drop(f"{PARTICIPANT}-{FEDERATION}-gate")
+        world.uplink.drop(f"{PARTICIPANT}_{FEDERATION}_gate")
         await world.until(lambda: world.presence() == "offline")
         await world.until(lambda: world.presence() == "online")
 
