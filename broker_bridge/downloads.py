@@ -89,9 +89,14 @@ class Downloads:
         fetch.deadline, fetch.tries = now + STALLED_S, 0
         if not fetch.assembly.is_whole:
             return []
+        manifest = fetch.assembly.manifest
+        try:
+            content = fetch.assembly.content()
+        except IntegrityError:  # right chunks of a wrong whole: all of it is asked for again, and said to be lacking
+            fetch.assembly, fetch.tries = Assembly(manifest), 1
+            raise
         done = self._fetches.pop(chunk.id)
-        manifest = done.assembly.manifest
-        return [Unsubscribe(self._all_topics(done)), Fetched(manifest, done.assembly.content())]
+        return [Unsubscribe(self._all_topics(done)), Fetched(manifest, content)]
 
     def on_connected(self, now: float) -> list[Effect]:
         """A new session has no subscriptions: ask again for what is missing, and only that."""

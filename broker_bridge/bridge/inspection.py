@@ -172,16 +172,16 @@ def _judge_tensors(update: Update, plan: Plan) -> Refusal | None:
         return Refusal(Why.CONTENT, str(error))
     if not np.isfinite(delta).all():
         return Refusal(Why.NOT_FINITE, "NaN or infinity among the tensors")
-    weights = table.gather(delta, Role.WEIGHT)
-    norm = float(np.sqrt(np.square(weights, dtype=np.float64).sum()))
-    if norm > plan.tolerances.max_delta_norm:
-        return Refusal(Why.NORM, f"an L2 norm of {norm:.3g} where the plan allows {plan.tolerances.max_delta_norm:g}")
     start = 0
     for group in update.header.groups:
         body = update.body[start : start + group.bytes]
         if group.encoding in _FLOATS and (has_text(body) or (group.encoding == "f32" and _is_tiny(body))):
             return Refusal(Why.TEXT, f"what should be tensors of {group.name} reads as text")
         start += group.bytes
+    weights = table.gather(delta, Role.WEIGHT)
+    norm = float(np.sqrt(np.square(weights, dtype=np.float64).sum()))
+    if norm > plan.tolerances.max_delta_norm:
+        return Refusal(Why.NORM, f"an L2 norm of {norm:.3g} where the plan allows {plan.tolerances.max_delta_norm:g}")
     return None
 
 

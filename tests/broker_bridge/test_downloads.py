@@ -103,3 +103,14 @@ def test_a_slow_link_is_no_stalled_one() -> None:
 def test_a_delta_has_its_own_topics() -> None:
     delta = make_manifest(CONTENT, "delta", 40 * KIB, version=8)
     assert Downloads("f").want(delta, 0.0) == [Subscribe(("fl/v1/f/down/delta/8/0",))]
+
+
+def test_right_chunks_of_a_wrong_whole_are_asked_for_again() -> None:
+    wrong = MANIFEST.model_copy(update={"sha256": MANIFEST.id + "0" * 48})
+    downloads = Downloads("f")
+    downloads.want(wrong, 0.0)
+    feed(downloads, 0, 1, manifest=wrong)
+    with pytest.raises(IntegrityError):
+        feed(downloads, 2, manifest=wrong)
+    assert downloads.stalled == {MANIFEST.id}
+    assert downloads.on_time(STALLED_S) == [Unsubscribe(TOPICS), Subscribe(TOPICS)]

@@ -23,7 +23,7 @@ from tests.servers import Certificates, Server, make_certificates, mosquitto
 from uns_topics.payloads import Writer
 from uns_topics.presence import ParticipantState, ParticipantStatus
 from uns_topics.topics import FlTopic, Kind
-from uns_topics.transfers import chunk_of, encode_chunk
+from uns_topics.transfers import chunk_of, encode_chunk, make_manifest
 
 pytestmark = [pytest.mark.broker, pytest.mark.e2e, pytest.mark.timeout(90)]
 
@@ -242,3 +242,77 @@ def test_a_dry_run_of_a_broker_that_isn_t_there(tmp_path: Path) -> None:
     assert code == 4
     assert "unreachable" in err
     assert "Traceback" not in err
+
+
+ROWS = b"1700000000000,SN-4711,150.25,110.5,BRIDGE\n"
+
+
+def hostile(content: bytes) -> dict[str, bytes]:
+    """What an altered edge could publish, by topic below its own name: rows wherever there is room for them."""
+    manifest = make_manifest(content, "update", 15 * 1024, base="a" * 64, round_number=1, attempt=1)
+    at = f"update/{manifest.id}"
+    good = EDGE.seal(manifest)
+    chunk = encode_chunk(chunk_of(content, manifest, 0))
+    return {
+        "rows": ROWS,
+        "SN-4711/rows.csv": ROWS,
+        "update/0123456789abcdef/SN-4711": ROWS,
+        "via/sn-4711": EDGE.seal(ParticipantStatus(birth=1, state=ParticipantState.ONLINE)),
+        "status": good[:-1] + b',"note":"SN-4711"}',
+        "evaluation": b'{"SN-4711": 150.25}',
+        f"{at}/manifest": good,
+        f"{at}/0": chunk[:-20] + ROWS[:20],
+        "join": ROWS,
+    }
+
+
+@pytest.mark.parametrize("where", ["body", "header", "behind", "pad"])
+def test_a_hostile_edge_on_real_brokers(tmp_path: Path, where: str) -> None:
+    """Rows in a chunk body, a header field, an extra retained topic, a file name: refused each time."""
+    raw = CASE.update
+    if where == "body":
+        raw = raw[:-400] + (ROWS * 20)[:400]
+    elif where == "header":
+        raw = raw.replace(b"participant\xa6berlin", b"participant\xa6SN4711")
+    elif where == "behind":
+        raw = raw + ROWS
+    else:
+        raw = raw[:1] + raw[1:].replace(bytes(16), ROWS[:16], 1)
+
+    async def main(plant: Server, enterprise: Server) -> None:
+        f = Federation(tmp_path, enterprise)
+        kept_plan(f, "gate")
+        above, below = Inbox(), Inbox()
+        async with (
+            PahoConnector(BrokerConfig(url=enterprise.url)).connect("watch", on_message=above) as watch,
+            PahoConnector(BrokerConfig(url=plant.url)).connect("edge", on_message=below) as edge,
+        ):
+            await watch.subscribe("#")
+            await edge.subscribe(f"fl/v1/{FEDERATION}/down/receipt/berlin")
+            service = await start_bridge(f, "gate", plant.url, enterprise.url, ("berlin",))
+            await until_log(service, "the uplink is there")
+            await until_log(service, "the plant's broker is there")
+            manifest = make_manifest(raw, "update", 15 * 1024, base="a" * 64, round_number=1, attempt=1)
+            root = f"fl/v1/{FEDERATION}/up/berlin"
+            await edge.publish(f"{root}/update/{manifest.id}/manifest", EDGE.seal(manifest))
+            for index in range(len(manifest.chunks)):
+                chunk = encode_chunk(chunk_of(raw, manifest, index))
+                await edge.publish(f"{root}/update/{manifest.id}/{index}", chunk)
+            await below.count(1)
+            assert b'"rejected"' in below.payloads[0]
+            assert b'"policy"' in below.payloads[0]
+            for name, payload in hostile(CASE.update).items():
+                await edge.publish(f"{root}/{name}", payload, retain=True)
+            status = ParticipantStatus(birth=1, state=ParticipantState.ONLINE)
+            await edge.publish(f"{root}/status", EDGE.seal(status), retain=True)
+            await above.topic(f"{root}/status")
+            await f.stop("gate")
+            for message in above.messages:
+                assert b"SN-4711" not in message.payload
+                assert "4711" not in message.topic
+                assert ROWS[:20] not in message.payload
+            assert {m.topic for m in above.messages} == {f"{root}/status", f"{root}/via/gate"}
+            assert "4711" not in service.log.read_text()
+
+    with mosquitto() as plant, mosquitto() as enterprise:
+        run(main(plant, enterprise), timeout_s=80)
