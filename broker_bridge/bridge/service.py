@@ -430,13 +430,13 @@ class Bridge:
         return self.mirrors[federation].wants
 
     def make_room(self, payload_bytes: int) -> None:
-        """Give the oldest held transfers up until this much fits."""
+        """Give up the oldest held transfer of whoever holds most, until this much fits."""
         most = self._config.queue.max_bytes
         held = sum(h.manifest.bytes for crossing in self.crossings.values() for h in crossing.queue)
         while held + payload_bytes > most:
             waiting = [c for c in self.crossings.values() if c.queue]
             freed = 0
-            for crossing in sorted(waiting, key=lambda c: c.queue[0].position):
+            for crossing in sorted(waiting, key=lambda c: -sum(h.manifest.bytes for h in c.queue)):
                 if freed := crossing.give_up_oldest():
                     break
             if not freed:
