@@ -157,9 +157,11 @@ class Attacker:
         )  # fmt: skip
         fits = announcement.model_copy(update={"generation": plan.generation})  # but for a base that nobody holds
         await self.say(topic(Kind.ROUND), self.fake.seal(announcement), self.fake.seal(fits))
-        for chunks in ((), (0, 1, 649), (99_999_999,)):
+        for chunks in ((), (0, 1, 649)):
             receipt = Receipt(id="0123456789abcdef", result="missing", chunks=chunks)
             await self.say(topic(Kind.RECEIPT, participant="berlin"), self.fake.seal(receipt))
+            beyond = self.fake.seal(receipt).replace(b"649", b"99999999")
+            await self.say(topic(Kind.RECEIPT, participant="berlin"), beyond)
         if current is not None:
             where = topic(Kind.MODEL_CANDIDATE)
             never = make_manifest(b"never comes" * 10, "model", version=900)
