@@ -33,7 +33,7 @@ from uns_topics.rounds import RoundAnnouncement, VersionManifest
 from uns_topics.standardisation import Moments, cells, class_weights, context_slots, fill_standardisation
 from uns_topics.template import Template, TemplateError, read_template
 from uns_topics.tensors import Vector, vector_bytes, vector_from_bytes
-from uns_topics.update import UpdateHeader, encode_update, pack_groups
+from uns_topics.update import UpdateHeader, pack_groups, pack_update
 
 log = logging.getLogger("headgate.edge")
 
@@ -305,7 +305,7 @@ class Workshop:
             groups=groups,
         )
         seconds = time.monotonic() - started
-        return TrainedUpdate(encode_update(header, body), trained.num_examples, trained.num_steps, seconds)
+        return TrainedUpdate(pack_update(header, body), trained.num_examples, trained.num_steps, seconds)
 
     async def train_local(self, announcement: RoundAnnouncement) -> None:
         """The same steps again on a second model of this plant alone: what federation has to beat."""

@@ -6,36 +6,17 @@ are always `f32`.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 
+from uns_topics.encoding_base import Encoding, EncodingError
+from uns_topics.quantised import Int8, Ternary
+from uns_topics.sparse import TOPK_INT8, TOPK_SIGN
 from uns_topics.tensors import Vector
-
-
-class EncodingError(ValueError):
-    """The bytes don't hold the expected number of finite elements, or no such encoding is known."""
-
-
-class Encoding(Protocol):
-    """Bytes of a flat float32 array and back."""
-
-    name: str
-    linear: bool
-    """The sum of encodings is the encoding of a sum, which masking needs."""
-
-    def max_bytes(self, elements: int) -> int:
-        """The most bytes that `elements` can take: a bound known before anything is received."""
-
-    def encode(self, values: Vector) -> bytes:
-        """Raises: EncodingError: a value is beyond what the encoding can carry."""
-
-    def decode(self, raw: memoryview | bytes, elements: int) -> Vector:
-        """Returns: shape (elements,), float32; not checked for NaN. Raises: EncodingError: wrong length."""
 
 
 class _Float:
     linear = True
+    feedback = False
 
     def __init__(self, name: str, dtype: str) -> None:
         self.name = name
@@ -56,7 +37,8 @@ class _Float:
         return np.frombuffer(raw, self._dtype).astype(np.float32)
 
 
-ENCODINGS: dict[str, Encoding] = {e.name: e for e in (_Float("f32", "<f4"), _Float("f16", "<f2"))}
+_KNOWN: tuple[Encoding, ...] = (_Float("f32", "<f4"), _Float("f16", "<f2"), Int8(), Ternary(), TOPK_INT8, TOPK_SIGN)
+ENCODINGS: dict[str, Encoding] = {e.name: e for e in _KNOWN}
 
 
 def encoding(name: str) -> Encoding:
@@ -64,3 +46,6 @@ def encoding(name: str) -> Encoding:
     if name not in ENCODINGS:
         raise EncodingError(f"no encoding {name!r}; known: {', '.join(ENCODINGS)}")
     return ENCODINGS[name]
+
+
+__all__ = ["ENCODINGS", "Encoding", "EncodingError", "encoding"]

@@ -1,6 +1,7 @@
 """Whether a value stands in bytes that left: as text, as a number in text, in binary, inside decoded tensors. Pure.
 
-Text inside of compressed streams is not looked for: nothing that a plant declares is compressed.
+An update that is compressed is looked through as it unpacks; its byte numbers are those of the unpacked one. Other
+compressed streams are not looked into: nothing else that a plant declares is compressed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from broker_bridge.bridge.needles import Needle, Pattern, needle
 from uns_topics.encodings import EncodingError, encoding
 from uns_topics.envelope import PayloadError
-from uns_topics.update import Update, decode_update
+from uns_topics.update import Update, decode_update, unpacked
 
 MAX_ACCIDENTAL = 0.3
 """What would be hit by accident more often than this in the whole search is left out, unless asked for. A float32 is
@@ -30,6 +31,8 @@ _JSON_NUMBER = re.compile(rb"(?<![\w.])-?\d+(?:\.\d+)?(?:[eE][+-]?\d{1,3})?(?!\w
 _WINDOW = 1000
 """How much wider the window is in which neighbours are counted, to know what hits a tensor by accident."""
 
+_MOST_UNPACKED = 2**31
+"""Bytes. What a bridge's ledger keeps was held against the plan's table before; this bounds a file from elsewhere."""
 _FLOAT16_END = 65_520.0  # from here on float16 rounds to infinity
 
 
@@ -61,8 +64,9 @@ class Haystack:
     """A payload, made ready for any number of needles. What it is shows by its bytes, whatever it was sent as."""
 
     def __init__(self, payload: bytes) -> None:
-        self.payload = payload
         self.update = _update(payload)
+        is_packed = self.update is not None and self.update.header.compression != "none"
+        self.payload = unpacked(self.update) if is_packed and self.update is not None else payload
 
     @cached_property
     def is_text(self) -> bool:
@@ -232,7 +236,7 @@ def _merged(finds: list[Find]) -> list[Find]:
 
 def _update(payload: bytes) -> Update | None:
     try:
-        return decode_update(payload, len(payload))
+        return decode_update(payload, max(len(payload), _MOST_UNPACKED))
     except PayloadError:
         return None
 

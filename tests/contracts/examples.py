@@ -6,6 +6,7 @@ import numpy as np
 
 from uns_topics.codes import Code, DataProblem, Reason
 from uns_topics.contract import Contract, Metric
+from uns_topics.encodings import ENCODINGS
 from uns_topics.envelope import Envelope, seal
 from uns_topics.model import Value
 from uns_topics.plan import Plan, Strategy, TemplateManifest, Tolerances, Training
@@ -68,6 +69,7 @@ TABLE = TensorTable(
 )
 VECTOR = np.array([0.5, 0.25, 1.0, -2.0, 0.125, 3.0, 1.0], np.float32)
 DELTA = np.array([0.0, 0.0, 0.5, -0.5, 0.25, 0.0625, 0.0], np.float32)
+ELEMENTS = np.array([(i * 37 % 101 - 50) ** 3 / 2**16 for i in range(103)], np.float32)
 GRAPH = bytes([7 << 3 | 2, 29]) + bytes(29)  # field 7 of a ModelProto (the graph), 29 bytes
 TEMPLATE = make_template(
     GRAPH, TemplateInfo(network=Network(kind="mlp", hidden=(2,)), contract=CONTRACT, output="score", table=TABLE)
@@ -210,12 +212,13 @@ BODIES: dict[Kind, Value] = {
 
 
 def golden_bytes() -> dict[str, bytes]:
-    """File name to bytes: every JSON topic, a chunk, an update, a skeleton and a version's file."""
+    """File name to bytes: every JSON topic, every encoding, a chunk, an update, a skeleton and a version's file."""
     envelope = Envelope("solder-defect", "berlin", "0a1b2c3d", 7)
     files = {f"{kind.name.lower()}.json": seal(envelope, body) for kind, body in BODIES.items()}
     info = TEMPLATE.version_info(2, 1, LINEAGE)
     return {
         **files,
+        **{f"{name}.bin": way.encode(ELEMENTS) for name, way in ENCODINGS.items()},
         "chunk.msgpack": encode_chunk(chunk_of(UPDATE, UPDATE_MANIFEST, 0)),
         "update.msgpack": UPDATE,
         "skeleton.onnx": TEMPLATE.skeleton,

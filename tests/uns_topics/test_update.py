@@ -10,17 +10,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uns_topics.encodings import EncodingError, encoding
+from uns_topics.compression import compress
+from uns_topics.encodings import ENCODINGS, EncodingError, encoding
 from uns_topics.envelope import PayloadError
 from uns_topics.tensors import Role, Tensor, TensorTable
 from uns_topics.update import (
+    TensorGroup,
     UpdateHeader,
     decode_update,
     encode_update,
     is_canonical,
     max_update_bytes,
     pack_groups,
+    pack_update,
     unpack_groups,
+    unpacked,
 )
 
 TABLE = TensorTable(
@@ -155,3 +159,55 @@ def test_a_key_that_stands_twice_reads_but_is_not_canonical() -> None:
     read = decode_update(raw, 10_000)
     assert read.header.participant == "berlin"
     assert not is_canonical(raw, read)
+
+
+WIDE = TensorTable(
+    tensors=(
+        Tensor(name="network.weight", shape=(40, 500), role=Role.WEIGHT, offset=0, file_offset=0),
+        Tensor(name="network.running_var", shape=(9,), role=Role.BUFFER, offset=20_000, file_offset=90_000),
+    )
+)
+WIDE_DELTA = np.random.default_rng(3).normal(0, 0.01, WIDE.size).astype(np.float32)
+
+
+def wide(name: str) -> bytes:
+    groups, body = pack_groups(WIDE_DELTA, WIDE, name)
+    return pack_update(header(groups), body)
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_packed_updates_are_no_larger_and_decode_to_the_same(name: str) -> None:
+    groups, body = pack_groups(WIDE_DELTA, WIDE, name)
+    plain, packed = encode_update(header(groups), body), wide(name)
+    assert len(packed) <= len(plain) <= max_update_bytes(WIDE, (name,))
+    read = decode_update(packed, max_update_bytes(WIDE, (name,)))
+    assert read.header.compression == ("zstd" if name in ("int8", "ternary", "topk-int8") else "none")
+    assert bytes(read.body) == body
+    assert is_canonical(packed, read)
+    assert unpacked(read) == plain
+    delta = unpack_groups(read, WIDE)
+    np.testing.assert_array_equal(delta[20_000:], WIDE_DELTA[20_000:])
+
+
+def test_what_an_update_unpacks_to_is_bounded_before_it_is_unpacked() -> None:
+    bomb = compress(bytes(10**8))
+    group = TensorGroup(name="delta", encoding="int8", elements=10, bytes=10**8)
+    raw = encode_update(header((group,), compression="zstd"), bomb)
+    with pytest.raises(PayloadError, match="at most 20000 are due"):
+        decode_update(raw, 20_000)
+    small = encode_update(header((group.model_copy(update={"bytes": 15_000}),), compression="zstd"), bomb)
+    with pytest.raises(PayloadError, match="15000 are due"):
+        decode_update(small, 20_000)
+
+
+def test_compression_that_gains_nothing_is_refused() -> None:
+    groups, body = pack_groups(DELTA, TABLE, "f32")
+    with pytest.raises(PayloadError, match="unpacks to"):
+        decode_update(encode_update(header(groups, compression="zstd"), compress(body)), 10_000)
+
+
+def test_every_truncation_of_a_compressed_update_is_refused() -> None:
+    raw = wide("ternary")
+    for cut in range(0, len(raw), 7):
+        with pytest.raises(PayloadError):
+            decode_update(raw[:cut], 100_000)

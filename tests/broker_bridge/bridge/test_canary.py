@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from broker_bridge.bridge.canary import MAX_ACCIDENTAL, Find, Haystack, left_out, look, search
 from broker_bridge.bridge.needles import needle
 from tests.contracts.examples import UPDATE
+from uns_topics.compression import compress
 from uns_topics.encodings import encoding
-from uns_topics.update import TensorGroup, UpdateHeader, encode_update
+from uns_topics.update import TensorGroup, UpdateHeader, decode_update, encode_update
 
 RNG = np.random.default_rng(7)
 NOISE = RNG.bytes(5_001)
@@ -302,8 +303,21 @@ def test_zeros_not_finite_and_empty_tensors() -> None:
     assert ways("271.8281", update(np.zeros(0))) == {}
 
 
+def test_a_compressed_update_is_looked_through_as_it_unpacks() -> None:
+    values = np.zeros(20_000)
+    values[[17, 4321]] = 271.8281
+    plain = update(values, "int8")
+    header = decode_update(plain, 50_000).header.model_dump()
+    body = compress(encoding("int8").encode(values.astype(np.float32)))
+    packed = encode_update(UpdateHeader.model_validate({**header, "compression": "zstd"}), body)
+    assert len(packed) < 1000
+    assert not Haystack(packed).is_undecodable
+    assert ways("271.8281", packed) == ways("271.8281", plain)
+    assert "element 17 of delta" in {find.place for find in ways("271.8281", packed).values()}
+
+
 def test_an_encoding_that_is_not_known_is_said() -> None:
-    groups = (TensorGroup(name="delta", encoding="int8", elements=4, bytes=4),)
+    groups = (TensorGroup(name="delta", encoding="int4", elements=4, bytes=4),)
     raw = encode_update(UpdateHeader.model_validate({
         "federation": "f", "participant": "berlin", "round_number": 1, "attempt": 1, "base": "a" * 64,
         "generation": 1, "num_examples": 1, "num_steps": 1, "groups": groups,

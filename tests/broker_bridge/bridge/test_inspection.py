@@ -39,12 +39,13 @@ from tests.broker_bridge.bridge.examples import (
 )
 from tests.contracts.examples import BODIES, DELTA, TABLE, UPDATE_MANIFEST
 from uns_topics.codes import Code
+from uns_topics.compression import compress
 from uns_topics.plan import Plan
 from uns_topics.presence import BridgeStatus, ParticipantStatus
 from uns_topics.tensors import Role, Tensor, TensorTable
 from uns_topics.topics import Kind
 from uns_topics.transfers import TransferManifest, make_manifest
-from uns_topics.update import UpdateHeader, decode_update, encode_update, pack_groups
+from uns_topics.update import UpdateHeader, decode_update, encode_update, pack_groups, pack_update
 
 SECRET = "SN-4711-0815"
 REPORTS = (Kind.STATUS, Kind.STATISTICS, Kind.EVALUATION, Kind.DATA_QUALITY, Kind.LAST_UPDATE)
@@ -194,6 +195,38 @@ def judged(content: bytes) -> Refusal | None:
 @pytest.mark.parametrize("encoding", ["f32", "f16"])
 def test_an_honest_update_leaves(encoding: str) -> None:
     assert judged(update(encoding=encoding)) is None
+
+
+@pytest.mark.parametrize("encoding", ["int8", "ternary", "topk-int8", "topk-sign"])
+def test_an_honest_compact_update_leaves_where_the_plan_has_its_encoding(encoding: str) -> None:
+    plan, table = wide_plan(20_000)
+    delta = np.random.default_rng(0).normal(0, 0.01, table.size).astype(np.float32)
+    groups, body = pack_groups(delta, table, encoding)
+    content = pack_update(UpdateHeader.model_validate(header(groups=groups)), body)
+    refusal = judge_update(content, PARTICIPANT, manifest_of(content), plan)
+    assert refusal is not None
+    assert refusal.why is Why.CONTENT
+    allowed = plan.model_copy(update={"encodings": (encoding,)})
+    assert judge_update(content, PARTICIPANT, manifest_of(content), allowed) is None
+
+
+def test_rows_in_unused_bits_or_beside_a_compressed_body_stay() -> None:
+    plan, table = wide_plan(20_003)
+    allowed = plan.model_copy(update={"encodings": ("ternary",)})
+    delta = np.random.default_rng(0).normal(0, 0.01, table.size).astype(np.float32)
+    groups, body = pack_groups(delta, table, "ternary")
+    packed = UpdateHeader.model_validate(header(groups=groups, compression="zstd"))
+    skippable = b"\x50\x2a\x4d\x18" + len(ROWS).to_bytes(4, "little") + ROWS
+    unused = body[:-1] + bytes([body[-1] + 81])  # the last byte holds three of five elements
+    for content in (
+        encode_update(packed, compress(body) + skippable),
+        encode_update(packed, skippable + compress(body)),
+        encode_update(packed, compress(unused)),
+        encode_update(UpdateHeader.model_validate(header(groups=groups)), unused),
+    ):
+        refusal = judge_update(content, PARTICIPANT, manifest_of(content), allowed)
+        assert refusal is not None
+        assert refusal.why is Why.CONTENT
 
 
 ROWS = b"1699999990,B4711,150.25,110.5,OK\n1700000020,B4712,95.0,111.0,OK\n"
