@@ -30,7 +30,7 @@ from edge.participation import (
     VerifyVersion,
     Warn,
 )
-from edge.workshop import ModelGone, Workshop
+from edge.workshop import ModelGone, TrainedUpdate, Workshop
 from uns_topics.codes import Reason
 from uns_topics.envelope import PayloadError
 from uns_topics.model import Value
@@ -94,6 +94,7 @@ class Federation:
         self._bytes_up = 0
         self._bytes_down = 0
         self._upload: Upload | None = None
+        self._resumed = False
         self._said: dict[Kind, Value] = {}
         self._subscriptions: asyncio.Queue[Subscribe | Unsubscribe] = asyncio.Queue()
         self._work: asyncio.Queue[Effect | None] = asyncio.Queue()
@@ -248,6 +249,9 @@ class Federation:
         effects = self.core.on_plan(plan, now, frozenset({plan.template.sha256}) if on_disk else frozenset())
         if on_disk:
             effects += self.core.on_template(plan.template.sha256, None, now)
+        if not self._resumed:
+            self._resumed = True
+            self._start("Resume", self._resume())
         self._time_due.set()
         return effects
 
@@ -346,51 +350,68 @@ class Federation:
             self._do(self.core.on_trainer(await self._workshop.trainer_reason()))
             return
         self._do(self.core.on_trained(None))
+        upload = self._begin(outcome)
+        self._start("LocalOnly", self._workshop.train_local(announcement))
+        await self._end(upload, outcome, announcement)
+
+    async def _resume(self) -> None:
+        """Ask what became of the update that was under way when this edge was stopped."""
+        update = await self._workshop.unanswered()
+        if update is not None and self._upload is None:
+            log.info("round %d: asking what became of its update", update.round_number)
+            await self._end(self._begin(update), update, None)
+
+    def _begin(self, update: TrainedUpdate) -> Upload:
+        """The upload of an update; one that is under way gives way to it."""
         plan = self.core.plan
-        if plan is None:
-            return
+        assert plan is not None  # there is no update without one
         manifest = make_manifest(
-            outcome.content,
+            update.content,
             "update",
             self._chunk_size(plan),
-            base=announcement.base_sha256,
-            round_number=announcement.round_number,
-            attempt=announcement.attempt,
+            base=update.base,
+            round_number=update.round_number,
+            attempt=update.attempt,
         )
         if self._upload is not None:
             self._upload.supersede()
-        upload = self._upload = Upload(
-            Outgoing(outcome.content, manifest),
+        self._upload = Upload(
+            Outgoing(update.content, manifest),
             self._topic(Kind.STATUS),
             self._publish_json,
             self._publish_bytes,
             self._clock,
             self._rng,
         )
-        self._start("LocalOnly", self._workshop.train_local(announcement))
-        done = await upload.result()
+        return self._upload
+
+    async def _end(self, upload: Upload, update: TrainedUpdate, announcement: RoundAnnouncement | None) -> None:
+        """Send it and say what came of it, unless it gives way to a newer one.
+
+        Args: announcement: of its round; None where an earlier process trained for it.
+        """
+        done = await upload.result(ask_first=announcement is None)
         if done is None:
-            log.info("round %d: its update gave way to a newer one", announcement.round_number)
+            log.info("round %d: its update gave way to a newer one", update.round_number)
             return
         if done.detail:
-            log.error("the update of round %d can't be sent: %s", announcement.round_number, done.detail)
-        if done.result == "accepted":
+            log.error("the update of round %d can't be sent: %s", update.round_number, done.detail)
+        await self._workshop.settle(update, done.result, done.code)
+        if done.result == "accepted" and announcement is not None:
             await self._workshop.accepted(announcement)
-        log.info(
-            "round %d: update %s%s", announcement.round_number, done.result, f" ({done.code})" if done.code else ""
-        )
+        log.info("round %d: update %s%s", update.round_number, done.result, f" ({done.code})" if done.code else "")
         await self.say(
             Kind.LAST_UPDATE,
             LastUpdate(
                 id=upload.outgoing.manifest.id,
-                round_number=announcement.round_number,
-                base=announcement.base_sha256,
+                round_number=update.round_number,
+                base=update.base,
                 result=done.result,
                 code=done.code,
-                num_examples=outcome.num_examples,
-                num_steps=outcome.num_steps,
-                payload_bytes=len(outcome.content),
-                train_seconds=outcome.seconds,
+                num_examples=update.num_examples,
+                num_steps=update.num_steps,
+                payload_bytes=len(update.content),
+                train_seconds=update.seconds,
             ),
         )
 

@@ -12,7 +12,7 @@ import json
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -174,6 +174,21 @@ class SampleStore:
         """Keep bytes under a name."""
         with self._lock:
             self._put(name, content)
+
+    def put_all(self, changes: Mapping[str, bytes | None]) -> None:
+        """Keep several at once, or none of them; None forgets a name."""
+        with self._lock:
+            self._db.execute("BEGIN")
+            try:
+                for name, content in changes.items():
+                    if content is None:
+                        self._db.execute("DELETE FROM kv WHERE name = ?", (name,))
+                    else:
+                        self._put(name, content)
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
 
     def _put(self, name: str, content: bytes) -> None:
         self._db.execute("INSERT OR REPLACE INTO kv VALUES (?, ?)", (name, content))

@@ -11,9 +11,9 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,16 +23,20 @@ from edge.dataset import Dataset, Part
 from edge.evaluation import Predictions, score
 from edge.model_check import check_in_child
 from edge.models import BATCH_ROWS, Model, ModelRefused, ModelStore, open_own, open_version
+from edge.outbox import Belonging, Outbox, Waiting
+from edge.residual import due
 from edge.store import SampleStore
-from edge.trainer_client import TrainerError, TrainerProcess
-from uns_topics.codes import Reason
+from edge.trainer_client import Trained, TrainerError, TrainerProcess
+from uns_topics.codes import Code, Reason
 from uns_topics.contract import ClassLabel, Contract, RunToFailureLabel
+from uns_topics.encodings import EncodingError, encoding
 from uns_topics.plan import Plan, Training
 from uns_topics.reports import Evaluation, FeatureCell, ModelName, PartScores, Statistics
 from uns_topics.rounds import RoundAnnouncement, VersionManifest
 from uns_topics.standardisation import Moments, cells, class_weights, context_slots, fill_standardisation
 from uns_topics.template import Template, TemplateError, read_template
-from uns_topics.tensors import Vector, vector_bytes, vector_from_bytes
+from uns_topics.tensors import Role, Vector, vector_bytes, vector_from_bytes
+from uns_topics.transfers import transfer_id
 from uns_topics.update import UpdateHeader, pack_groups, pack_update
 
 log = logging.getLogger("headgate.edge")
@@ -51,10 +55,18 @@ class ModelGone(Exception):
 class TrainedUpdate:
     """An update ready to be sent."""
 
-    content: bytes
+    content: bytes = field(repr=False)
+    round_number: int
+    attempt: int
+    base: str
     num_examples: int
     num_steps: int
     seconds: float
+
+    @property
+    def transfer(self) -> str:
+        """The id of its transfer."""
+        return transfer_id(self.content)
 
 
 class Workshop:
@@ -282,30 +294,100 @@ class Workshop:
                 trained = await self._trainer.train(
                     base, client.training, class_weights=client.class_weights, seed=announcement.seed
                 )
-            groups, body = pack_groups(trained.delta, template.table, client.encoding)
         except TrainerError as error:
             log.warning("round %d is skipped: %s", announcement.round_number, error)
             self._trainer_knows = None
             return error.reason
-        except ValueError as error:  # a delta that the encoding can't carry
+        try:
+            return await self._pack(announcement, template, trained, started)
+        except EncodingError as error:  # a delta that the encoding can't carry
             log.warning("round %d is skipped: %s", announcement.round_number, error)
             return Reason.TRAINING_DIVERGED
+
+    async def _pack(
+        self, announcement: RoundAnnouncement, template: Template, trained: Trained, started: float
+    ) -> TrainedUpdate:
+        """Add the residual, encode, and keep the update on disk until its receipt. Raises: EncodingError."""
+        table, name, outbox = template.table, announcement.client.encoding, self._outbox()
+        has_residual = encoding(name).feedback
         plan = self._plan
         assert plan is not None
-        header = UpdateHeader(
-            federation=plan.contract.federation,
-            participant=self._participant,
+        residual = await self._run(self._store_thread, lambda: outbox.residual(announcement.base))
+        weights = table.gather(trained.delta, Role.WEIGHT) if has_residual else np.empty(0, np.float32)
+
+        def pack() -> bytes:
+            delta = trained.delta
+            if has_residual:
+                delta = delta.copy()
+                table.scatter(delta, Role.WEIGHT, due(residual, weights))
+            groups, body = pack_groups(delta, table, name)
+            header = UpdateHeader(
+                federation=plan.contract.federation,
+                participant=self._participant,
+                round_number=announcement.round_number,
+                attempt=announcement.attempt,
+                base=announcement.base_sha256,
+                generation=announcement.generation,
+                num_examples=trained.num_examples,
+                num_steps=trained.num_steps,
+                metrics={"loss": trained.loss},
+                groups=groups,
+            )
+            return pack_update(header, body)
+
+        content = await self._run(self._scoring, pack)
+        made = TrainedUpdate(
+            content=content,
             round_number=announcement.round_number,
             attempt=announcement.attempt,
             base=announcement.base_sha256,
-            generation=announcement.generation,
             num_examples=trained.num_examples,
             num_steps=trained.num_steps,
-            metrics={"loss": trained.loss},
-            groups=groups,
+            seconds=time.monotonic() - started,
         )
-        seconds = time.monotonic() - started
-        return TrainedUpdate(pack_update(header, body), trained.num_examples, trained.num_steps, seconds)
+        waiting = Waiting(
+            belongs=outbox.belongs,
+            transfer=made.transfer,
+            version=announcement.base,
+            base=made.base,
+            round_number=made.round_number,
+            attempt=made.attempt,
+            num_examples=made.num_examples,
+            num_steps=made.num_steps,
+            seconds=made.seconds,
+            elements=weights.size,
+        )
+        await self._run(self._store_thread, lambda: outbox.send(waiting, weights, content))
+        return made
+
+    def _outbox(self) -> Outbox:
+        plan = self._plan
+        assert plan is not None
+        belongs = Belonging(generation=plan.generation, template=plan.template.sha256)
+        return Outbox(self._store, belongs, plan.template.table)
+
+    async def unanswered(self) -> TrainedUpdate | None:
+        """The update that was under way when this edge was stopped, if it belongs to the plan."""
+        found = await self._run(self._store_thread, self._outbox().waiting)
+        if found is None:
+            return None
+        waiting, content = found
+        return TrainedUpdate(
+            content=content,
+            round_number=waiting.round_number,
+            attempt=waiting.attempt,
+            base=waiting.base,
+            num_examples=waiting.num_examples,
+            num_steps=waiting.num_steps,
+            seconds=waiting.seconds,
+        )
+
+    async def settle(
+        self, update: TrainedUpdate, result: Literal["accepted", "rejected"] | None, code: Code | None
+    ) -> None:
+        """An update's end: what it means for the residual. Args: result: None where it gave way to a newer one."""
+        outbox = self._outbox()
+        await self._run(self._store_thread, lambda: outbox.settle(update.transfer, result, code))
 
     async def train_local(self, announcement: RoundAnnouncement) -> None:
         """The same steps again on a second model of this plant alone: what federation has to beat."""

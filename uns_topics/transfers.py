@@ -76,6 +76,11 @@ class ModelTooLarge(ValueError):
     """More bytes than a manifest can list at the largest chunk that the broker takes."""
 
 
+def transfer_id(content: bytes) -> str:
+    """The id of a transfer of these bytes."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
 def make_manifest(
     content: bytes,
     kind: Literal["update", "model", "skeleton", "delta"],

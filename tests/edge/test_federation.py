@@ -37,6 +37,8 @@ class Bench:
         self.trained: list[int] = []
         self.locally: list[int] = []
         self.size = 0
+        self.left: TrainedUpdate | None = None
+        self.settled: list[tuple[int, str | None, Code | None]] = []
 
     def follow(self, plan: Plan) -> bool:
         return True
@@ -49,7 +51,14 @@ class Bench:
         self._maybe("train")
         self.trained.append(announcement.round_number)
         content = b"update of round %d" % announcement.round_number
-        return TrainedUpdate(content + bytes(self.size), 10, 5, 0.1)
+        number, base = announcement.round_number, announcement.base_sha256
+        return TrainedUpdate(content + bytes(self.size), number, announcement.attempt, base, 10, 5, 0.1)
+
+    async def unanswered(self) -> TrainedUpdate | None:
+        return self.left
+
+    async def settle(self, update: TrainedUpdate, result: str | None, code: Code | None) -> None:
+        self.settled.append((update.round_number, result, code))
 
     async def train_local(self, announcement: Any) -> None:
         self.locally.append(announcement.round_number)
@@ -126,9 +135,9 @@ class World:
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[World]:
+async def running(world: World | None = None) -> AsyncIterator[World]:
     """An edge that serves version 1 and could train."""
-    world = World()
+    world = world or World()
     async with (
         world.broker.connector().connect("watch", on_message=world.seen) as session,
         asyncio.TaskGroup() as tasks,  # a service that ends by itself ends the test
@@ -251,5 +260,38 @@ def test_a_plan_that_can_not_be_followed_is_counted() -> None:
             await world.until(world.manifests)
             assert world.federation.rejected["PayloadError"] == 1
             assert world.core.plan == plan_of()
+
+    run(main())
+
+
+def test_the_end_of_an_update_is_passed_on_with_its_code() -> None:
+    async def main() -> None:
+        async with running() as world:
+            world.says(Kind.ROUND, round_of(1, 1))
+            await world.until(lambda: len(world.manifests()) == 1)
+            world.says(Kind.RECEIPT, Receipt(id=world.manifests()[0], result="rejected", code=Code.LATE))
+            await world.until(world.last_update)
+            assert world.bench.settled == [(1, "rejected", Code.LATE)]
+
+    run(main())
+
+
+def test_an_update_of_before_the_restart_is_asked_after_without_its_bytes() -> None:
+    async def main() -> None:
+        world = World()
+        left = TrainedUpdate(b"what was under way", 7, 2, "a" * 64, 10, 5, 0.1)
+        world.bench.left = left
+        async with running(world):
+            await world.until(lambda: len(world.manifests()) == 1)
+            manifest = next(m for m in world.seen.messages if m.topic.endswith("/manifest"))
+            body = read(FlTopic.parse(manifest.topic), manifest.payload)[1]
+            assert isinstance(body, TransferManifest)
+            assert (body.id, body.round_number, body.attempt, body.base) == (left.transfer, 7, 2, "a" * 64)
+            assert not [t for t in world.seen.topics if "/update/" in t and t.endswith("/0")]
+            world.says(Kind.RECEIPT, Receipt(id=body.id, result="missing", chunks=(0,)))
+            await world.until(lambda: [t for t in world.seen.topics if "/update/" in t and t.endswith("/0")])
+            world.says(Kind.RECEIPT, Receipt(id=body.id, result="accepted"))
+            await world.until(world.last_update)
+            assert world.bench.settled == [(7, "accepted", None)]
 
     run(main())

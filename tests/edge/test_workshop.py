@@ -19,7 +19,9 @@ from edge.workshop import ModelGone, TrainedUpdate, Workshop
 from tests.aio import run
 from tests.edge.versions import CONTRACT, TEMPLATE, history, manifest_of, plan_of, round_of, sample, vector_of
 from uns_topics.codes import Reason
-from uns_topics.tensors import vector_bytes
+from uns_topics.encodings import encoding
+from uns_topics.rounds import RoundAnnouncement
+from uns_topics.tensors import Role, vector_bytes
 from uns_topics.update import decode_update, unpack_groups
 
 COMMAND = [sys.executable, "-m", "tests.support.numpy_trainer"]
@@ -229,3 +231,40 @@ def test_new_samples_are_counted_from_the_snapshot_and_not_from_the_receipt(tmp_
             assert store.counts().new == grown
 
     run(main(), timeout_s=40)
+
+
+def test_what_a_lossy_update_left_is_in_the_next_one_and_a_restart_keeps_it(tmp_path: Path) -> None:
+    def lossy(number: int) -> RoundAnnouncement:
+        asked = round_of(number, 1)
+        return asked.model_copy(update={"client": asked.client.model_copy(update={"encoding": "ternary"})})
+
+    def weights(update: TrainedUpdate) -> np.ndarray:
+        delta = unpack_groups(decode_update(update.content, 2**20), TEMPLATE.table)
+        return TEMPLATE.table.gather(delta, Role.WEIGHT)
+
+    async def main() -> None:
+        async with workshop(tmp_path) as (made, _):
+            await take(made, 1)
+            exact = await made.train(round_of(1, 1))
+            assert isinstance(exact, TrainedUpdate)
+            await made.settle(exact, "accepted", None)
+            first = await made.train(lossy(1))
+            assert isinstance(first, TrainedUpdate)
+            left = weights(exact) - weights(first)
+            assert np.abs(left).max() > 0
+            await made.settle(first, "accepted", None)
+        async with workshop(tmp_path) as (made, _):
+            assert await made.unanswered() is None
+            await take(made, 1)
+            second = await made.train(lossy(1))  # the same seed and rows: the same delta
+            assert isinstance(second, TrainedUpdate)
+            due = (weights(exact) + left).astype(np.float32)
+            np.testing.assert_array_equal(weights(second), ternary_of(due))
+        async with workshop(tmp_path) as (made, _):
+            assert await made.unanswered() == second
+
+    run(main(), timeout_s=40)
+
+
+def ternary_of(values: np.ndarray) -> np.ndarray:
+    return encoding("ternary").decode(encoding("ternary").encode(values), values.size)
