@@ -28,12 +28,13 @@ from aggregator.events import Event, RoundAnnounced, VersionMade, VersionPrepare
 from aggregator.registry import Registry
 from aggregator.showcase import Showcase
 from aggregator.state import Phase, State, VersionRef
-from aggregator.store import MANIFEST, STRATEGY_STATE, PendingEffect, Store
+from aggregator.store import MANIFEST, STEP, STEP_RESIDUAL, STRATEGY_STATE, PendingEffect, Store
 from aggregator.strategies.base import Strategy
 from aggregator.updates import decoded
 from uns_topics.rounds import Receipt
+from uns_topics.steps import make_step
 from uns_topics.template import Lineage
-from uns_topics.tensors import Role
+from uns_topics.tensors import Role, Vector, vector_bytes, vector_from_bytes
 
 KEPT_VECTORS = 20
 _LOG = logging.getLogger("headgate.aggregator")
@@ -48,6 +49,8 @@ class Workshop:
     strategy: Strategy
     encodings: tuple[str, ...]
     scratch: Path
+    downlink: str | None = None
+    """Encoding of steps from version to version."""
 
 
 _SHOWN = (RefreshRound, PublishStatus, PublishHistory, PublishCurrent)
@@ -158,17 +161,25 @@ def is_due(state: State, effect: Effect) -> bool:
 
 def tidy(workshop: Workshop, state: State) -> None:
     """Let go of what neither recovery nor a look back needs."""
-    workshop.store.prune(state.last_round)
     current = (state.current.version, state.current.sha256)
-    workshop.registry.prune([*workshop.store.newest_versions(KEPT_VECTORS), current])
+    kept = [*workshop.store.newest_versions(KEPT_VECTORS), current]
+    workshop.store.prune(state.last_round, min(version for version, _ in kept))
+    workshop.registry.prune(kept)
 
 
 def aggregate(workshop: Workshop, state: State, effect: Aggregate) -> tuple[Event, dict[str, bytes]]:
     """Fold the round's accepted updates onto its base; the vector is durable when this returns."""
+    assert state.round is not None
+    vector, attachments = make_version(workshop, effect, state.round.base.sha256)
+    sha256 = workshop.registry.keep(effect.version, vector)
+    return VersionMade(made=VersionRef(version=effect.version, sha256=sha256)), attachments
+
+
+def make_version(workshop: Workshop, effect: Aggregate, base_sha256: str) -> tuple[Vector, dict[str, bytes]]:
+    """A round's vector from stored updates alone, and what is recorded with it: now, and whenever it is replayed."""
     store, registry = workshop.store, workshop.registry
     table = registry.template.table
-    assert state.round is not None
-    base = registry.vector(effect.base, state.round.base.sha256)
+    base = registry.vector(effect.base, base_sha256)
     raw = store.strategy_state(effect.base)
     before = decode_state(raw) if raw is not None else workshop.strategy.init(table.elements(Role.WEIGHT))
     by_participant = store.update_weights(effect.round_number)
@@ -183,9 +194,13 @@ def aggregate(workshop: Workshop, state: State, effect: Aggregate) -> tuple[Even
     made = combine(base, workshop.strategy, before, weights, buffers, table)
     for name, value in made.diagnostics.items():
         _LOG.debug("round %d: %s = %.6g", effect.round_number, name, value)
-    sha256 = registry.keep(effect.version, made.vector)
-    event = VersionMade(made=VersionRef(version=effect.version, sha256=sha256))
-    return event, {STRATEGY_STATE: encode_state(made.state)}
+    attachments = {STRATEGY_STATE: encode_state(made.state)}
+    if workshop.downlink is None:
+        return made.vector, attachments
+    left = store.step_residual(effect.base)
+    residual = vector_from_bytes(left, table.elements(Role.WEIGHT)) if left is not None else None
+    step = make_step(effect.version, base, made.vector, residual, table, workshop.downlink)
+    return step.vector, {**attachments, STEP: step.content, STEP_RESIDUAL: vector_bytes(step.residual)}
 
 
 def fill(workshop: Workshop, state: State, effect: FillBootstrap) -> tuple[Event, dict[str, bytes]]:
@@ -209,5 +224,6 @@ def prepare(
     assert found is not None
     vector = workshop.registry.vector(effect.version, found[0])
     lineage = Lineage.model_validate_json(workshop.store.lineage(effect.version))
-    manifest = workshop.registry.prepare(effect.version, vector, lineage, state.epoch, chunk_bytes)
+    step = workshop.store.step(effect.version)
+    manifest = workshop.registry.prepare(effect.version, vector, lineage, state.epoch, chunk_bytes, step)
     return VersionPrepared(version=effect.version), {MANIFEST: manifest.model_dump_json().encode()}

@@ -118,6 +118,8 @@ def _problems(template: Template, config: AggregatorConfig) -> list[str]:
     if unknown := [name for name in config.encodings if name not in ENCODINGS]:
         found.append(f"encodings: no {', '.join(unknown)}; known: {', '.join(ENCODINGS)}")
         return found
+    if config.downlink is not None and config.downlink not in ENCODINGS:
+        found.append(f"downlink: no encoding {config.downlink}; known: {', '.join(ENCODINGS)}")
     if not table.elements(Role.WEIGHT):
         found.append("model: its template has no tensor of role weight, so there is nothing to learn")
     shape = (contract.slots, len(contract.features))

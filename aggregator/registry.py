@@ -13,7 +13,7 @@ from aggregator.vectors import VectorFiles
 from uns_topics.rounds import VersionManifest
 from uns_topics.template import Lineage, Template
 from uns_topics.tensors import Vector, vector_bytes, vector_sha256
-from uns_topics.transfers import make_manifest
+from uns_topics.transfers import TransferManifest, make_manifest
 
 Golden = Callable[[Template, bytes], Sequence[float]]
 """Outputs of a model file for the template's eight golden inputs, by onnxruntime."""
@@ -25,10 +25,11 @@ class PrepareError(ValueError):
 
 @dataclass(frozen=True)
 class Held:
-    """A version in memory: manifest and the bytes of its vector."""
+    """A version in memory: manifest, the bytes of its vector, and the step to it where there is one."""
 
     manifest: VersionManifest
     content: bytes = field(repr=False)
+    step: bytes | None = field(default=None, repr=False)
 
 
 class Registry:
@@ -57,8 +58,20 @@ class Registry:
         """Remove the vectors of versions older than all of these."""
         self._vectors.prune(kept)
 
-    def prepare(self, version: int, vector: Vector, lineage: Lineage, epoch: int, chunk_bytes: int) -> VersionManifest:
-        """The manifest of a version. Raises: PrepareError: outputs that are not finite."""
+    def prepare(
+        self,
+        version: int,
+        vector: Vector,
+        lineage: Lineage,
+        epoch: int,
+        chunk_bytes: int,
+        step: bytes | None = None,
+    ) -> VersionManifest:
+        """The manifest of a version.
+
+        Args: step: from the lineage's parent; left out of the manifest where it is no smaller than the vector.
+        Raises: PrepareError: outputs that are not finite.
+        """
         info = self._template.version_info(version, self._generation, lineage)
         golden = tuple(float(value) for value in self._golden(self._template, self._template.file(vector, info)))
         if not golden or not all(math.isfinite(value) for value in golden):
@@ -70,13 +83,22 @@ class Registry:
             epoch=epoch,
             lineage=lineage,
             full=make_manifest(vector_bytes(vector), "model", chunk_bytes, version=version),
+            delta=_step_manifest(step, vector.nbytes, chunk_bytes, version),
             golden=golden,
         )
 
-    def hold(self, manifest: VersionManifest, chunk_bytes: int) -> Held:
+    def hold(self, manifest: VersionManifest, chunk_bytes: int, step: bytes | None = None) -> Held:
         """A version ready to be published in chunks of this size. Raises: VectorError."""
         content = vector_bytes(self.vector(manifest.version, manifest.sha256))
         if manifest.full.chunk_bytes == chunk_bytes:
-            return Held(manifest, content)
+            return Held(manifest, content, step)
         full = make_manifest(content, "model", chunk_bytes, version=manifest.version)
-        return Held(manifest.model_copy(update={"full": full}), content)
+        delta = _step_manifest(step, len(content), chunk_bytes, manifest.version)
+        return Held(manifest.model_copy(update={"full": full, "delta": delta}), content, step)
+
+
+def _step_manifest(step: bytes | None, most: int, chunk_bytes: int, version: int) -> TransferManifest | None:
+    """None where the step is not below this many bytes: the whole vector is the shorter way."""
+    if step is None or len(step) >= most:
+        return None
+    return make_manifest(step, "delta", chunk_bytes, version=version)

@@ -209,7 +209,9 @@ class _Service:
             on_wants=self._on_wants,
             max_chunk_bytes=max(self._plan.chunk_bytes, config.chunk_bytes),
         )
-        workshop = Workshop(store, foundation.registry, foundation.strategy, config.encodings, config.data_dir)
+        workshop = Workshop(
+            store, foundation.registry, foundation.strategy, config.encodings, config.data_dir, config.downlink
+        )
         self._performer = Performer(self._core, workshop, self._showcase, self._settled, self._group)
         self._started = Started(rules=foundation.rules)
         self._health = Health(config.health, service_registry(self._sheet))

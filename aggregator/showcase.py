@@ -25,6 +25,7 @@ from uns_topics.transfers import TransferManifest, chunk_of, encode_chunk
 
 _INVENTORY = "published-chunks"
 _SKELETON = "skeleton"
+_STEP = "step-"
 REPEAT_S = 5.0
 """What somebody wants is republished at most once in this time, whoever else wants it too."""
 
@@ -120,6 +121,8 @@ class Showcase:
             for version in shown:
                 held = self._held[version]
                 await self._show_chunks(str(version), held.manifest.full, held.content)
+                if held.manifest.delta is not None and held.step is not None:
+                    await self._show_chunks(_step_name(version), held.manifest.delta, held.step)
             state = self._core.state
             if _shown(state) != shown:
                 return  # it moved on: the effect that belongs to that comes next
@@ -129,13 +132,13 @@ class Showcase:
             else:
                 self._publisher.clear(self._topic(Kind.MODEL_CANDIDATE))
             self._held = {version: self._held[version] for version in shown}
-            await self._clear_superseded({str(version) for version in shown})
+            await self._clear_superseded({name for version in shown for name in (str(version), _step_name(version))})
 
     async def flush_versions(self) -> None:
         """Return when the broker has the manifests and chunks of current and candidate."""
         topics = [self._topic(Kind.MODEL_CURRENT), self._topic(Kind.MODEL_CANDIDATE)]
         for version in _shown(self._core.state):
-            topics += self._chunk_topics(str(version))
+            topics += self._chunks_of(version)
         await self._publisher.flushed(topics)
 
     def repeat(self, wants: tuple[Want, ...]) -> None:
@@ -145,11 +148,11 @@ class Showcase:
         by_want: dict[Want, list[str]] = {
             Want.PLAN: [self._topic(Kind.PLAN)],
             Want.SKELETON: self._chunk_topics(_SKELETON),
-            Want.CURRENT: [self._topic(Kind.MODEL_CURRENT), *self._chunk_topics(str(shown[0]))],
+            Want.CURRENT: [self._topic(Kind.MODEL_CURRENT), *self._chunks_of(shown[0])],
             Want.CANDIDATE: [self._topic(Kind.MODEL_CANDIDATE)] if len(shown) > 1 else [],
         }
         if len(shown) > 1:
-            by_want[Want.CANDIDATE] += self._chunk_topics(str(shown[1]))
+            by_want[Want.CANDIDATE] += self._chunks_of(shown[1])
         for want in wants:
             if now - self._repeated.get(want, -REPEAT_S) >= REPEAT_S:
                 self._repeated[want] = now
@@ -174,7 +177,8 @@ class Showcase:
         found = await asyncio.to_thread(self._store.version, version)
         assert found is not None
         assert found[1] is not None
-        self._held[version] = await asyncio.to_thread(self._registry.hold, found[1], self._plan.chunk_bytes)
+        step = await asyncio.to_thread(self._store.step, version)
+        self._held[version] = await asyncio.to_thread(self._registry.hold, found[1], self._plan.chunk_bytes, step)
 
     def _put_manifest(self, kind: Kind, version: int) -> None:
         manifest = self._held[version].manifest
@@ -236,11 +240,19 @@ class Showcase:
     def _chunk_topic(self, name: str, index: int) -> str:
         if name == _SKELETON:
             return str(FlTopic(self._federation, Kind.SKELETON_CHUNK, index=index))
-        return str(FlTopic(self._federation, Kind.MODEL_CHUNK, version=int(name), index=index))
+        kind = Kind.DELTA_CHUNK if name.startswith(_STEP) else Kind.MODEL_CHUNK
+        return str(FlTopic(self._federation, kind, version=int(name.removeprefix(_STEP)), index=index))
+
+    def _chunks_of(self, version: int) -> list[str]:
+        return [*self._chunk_topics(str(version)), *self._chunk_topics(_step_name(version))]
 
     def _chunk_topics(self, name: str) -> list[str]:
         first = self._chunk_topic(name, 0)
         return list(self._publisher.topics(first[: -len("0")]))
+
+
+def _step_name(version: int) -> str:
+    return f"{_STEP}{version}"
 
 
 def _shown(state: State) -> tuple[int, ...]:

@@ -48,6 +48,7 @@ KEPT_BODIES_ROUNDS = 2
 _SNAPSHOT = 1
 
 STATISTICS, MANIFEST, STRATEGY_STATE = "statistics", "manifest", "strategy-state"
+STEP, STEP_RESIDUAL = "step", "step-residual"
 """Names of attachments; an update's bytes are named by their SHA-256."""
 
 Attachments = Mapping[str, bytes]
@@ -223,6 +224,20 @@ class Store:
             body = connection.execute(select(t.c.body).where(t.c.version == version)).scalar()
         return None if body is None else bytes(body)
 
+    def step(self, version: int) -> bytes | None:
+        """The encoded step from a version's parent; None where it only goes down whole."""
+        t = tables.steps
+        with self._transaction() as connection:
+            body = connection.execute(select(t.c.body).where(t.c.version == version)).scalar()
+        return None if body is None else bytes(body)
+
+    def step_residual(self, version: int) -> bytes | None:
+        """What the step to a version left out: the next step from it adds that."""
+        t = tables.steps
+        with self._transaction() as connection:
+            residual = connection.execute(select(t.c.residual).where(t.c.version == version)).scalar()
+        return None if residual is None else bytes(residual)
+
     def history(self, last: int) -> tuple[RoundSummary, ...]:
         """The last rounds, oldest first."""
         t = tables.rounds
@@ -245,13 +260,14 @@ class Store:
             connection.execute(delete(tables.kv).where(tables.kv.c.name == name))
             connection.execute(insert(tables.kv).values(name=name, value=json.dumps(value)))
 
-    def prune(self, last_round: int) -> None:
-        """Let go of what no recovery needs: old update bytes, events and receipts."""
+    def prune(self, last_round: int, oldest_version: int = 0) -> None:
+        """Let go of what no recovery needs: old update bytes, events and receipts, and steps to older versions."""
         oldest = last_round - KEPT_BODIES_ROUNDS
         with self._transaction() as connection:
             t = tables.updates
             old = (t.c.round_number <= oldest) & t.c.body.is_not(None)
             connection.execute(update(t).where(old).values(body=None))
+            connection.execute(delete(tables.steps).where(tables.steps.c.version < oldest_version))
             for table, kept in ((tables.events, KEPT_EVENTS), (tables.receipts, KEPT_RECEIPTS)):
                 newest = connection.execute(select(func.max(table.c.id))).scalar() or 0
                 connection.execute(delete(table).where(table.c.id <= newest - kept))
@@ -316,6 +332,9 @@ def _record_version(connection: Connection, record: RecordVersion, attachments: 
     }
     _replace(connection, tables.versions, {"version": record.version}, values)
     _replace(connection, tables.strategy_state, {"version": record.version}, {"body": attachments[STRATEGY_STATE]})
+    if STEP in attachments:
+        step = {"body": attachments[STEP], "residual": attachments[STEP_RESIDUAL]}
+        _replace(connection, tables.steps, {"version": record.version}, step)
 
 
 def _record_manifest(connection: Connection, record: RecordManifest, attachments: Attachments) -> None:

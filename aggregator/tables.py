@@ -65,6 +65,13 @@ strategy_state = Table(
     Column("version", Integer, primary_key=True, autoincrement=False),
     Column("body", LargeBinary, nullable=False),
 )
+steps = Table(
+    "steps",
+    metadata,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("residual", LargeBinary, nullable=False),
+)
 statistics = Table(
     "statistics",
     metadata,

@@ -203,7 +203,7 @@ class Federation:
     def _understand(self, topic: FlTopic, payload: bytes) -> Sequence[Effect]:
         now = self._clock()
         core = self.core
-        if topic.kind in (Kind.SKELETON_CHUNK, Kind.MODEL_CHUNK):
+        if topic.kind in (Kind.SKELETON_CHUNK, Kind.MODEL_CHUNK, Kind.DELTA_CHUNK):
             if not payload or core.plan is None:
                 return []
             effects = core.on_chunk(decode_chunk(payload, self._max_chunk_bytes()), now)
@@ -322,9 +322,10 @@ class Federation:
             case CheckTemplate(plan, skeleton):
                 problem = await _verdict(self._workshop.check_template(plan, skeleton))
                 self._do(self.core.on_template(plan.template.sha256, problem, self._clock()))
-            case VerifyVersion(manifest, content):
-                problem = await _verdict(self._workshop.verify(manifest, content))
-                self._do(self.core.on_verified(manifest, problem, self._clock()))
+            case VerifyVersion(manifest, content, parent):
+                problem = await _verdict(self._workshop.verify(manifest, content, parent))
+                by_step = parent is not None
+                self._do(self.core.on_verified(manifest, problem, self._clock(), by_step=by_step))
                 if problem is None:
                     await self._workshop.keep(manifest, self.core.held)
             case Swap(manifest):

@@ -33,6 +33,8 @@ class VerifyVersion:
 
     manifest: VersionManifest
     content: bytes = field(repr=False)
+    parent: VersionManifest | None = None
+    """The content is the step from this version; None: the whole vector."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,8 @@ class Participation:
         self._plan_epoch = 0
         self._verifying: set[str] = set()
         self._refused: set[str] = set()
+        self._whole: set[str] = set()
+        """Hashes of versions whose step was of no use: they are fetched whole."""
 
     # What comes in ---------------------------------------------------------------------------------------------------
 
@@ -252,13 +256,21 @@ class Participation:
 
     def on_chunk(self, chunk: Chunk, now: float) -> list[Effect]:
         """A chunk of something that is being fetched. Raises: IntegrityError."""
-        return self._fetched(self.downloads.on_chunk(chunk, now))
+        before = len(self._whole)
+        effects = self._fetched(self.downloads.on_chunk(chunk, now))
+        return [*effects, *self._follow_versions(now)] if len(self._whole) > before else effects
 
-    def on_verified(self, manifest: VersionManifest, problem: str | None, now: float) -> list[Effect]:
-        """The answer to `VerifyVersion`."""
+    def on_verified(
+        self, manifest: VersionManifest, problem: str | None, now: float, *, by_step: bool = False
+    ) -> list[Effect]:
+        """The answer to `VerifyVersion`. A step that leads elsewhere says nothing against the version itself."""
         self._verifying.discard(manifest.sha256)
         if self.plan is None or manifest.generation != self.plan.generation:
             return []
+        if problem is not None and by_step:
+            self._whole.add(manifest.sha256)
+            warning = Warn(f"version {manifest.version} is fetched whole, its step doesn't lead there: {problem}")
+            return [warning, *self._follow_versions(now), PublishStatus()]
         if problem is not None:
             self._refused.add(manifest.sha256)
             warning = Warn(f"version {manifest.version} was refused: {problem}")
@@ -306,8 +318,14 @@ class Participation:
         return self._fetched(self.downloads.on_connected(now))
 
     def on_time(self, now: float) -> list[Effect]:
-        """The downloads' deadline passed."""
-        return [*self._fetched(self.downloads.on_time(now)), PublishStatus()]
+        """The downloads' deadline passed. A step that stalls gives way to the whole vector, which can be asked for."""
+        effects = self._fetched(self.downloads.on_time(now))
+        stalled = self.downloads.stalled
+        late = {m.sha256 for m in self._announced() if m.delta is not None and m.delta.id in stalled}
+        if late:
+            self._whole |= late
+            effects += self._follow_versions(now)
+        return [*effects, PublishStatus()]
 
     # What goes out ---------------------------------------------------------------------------------------------------
 
@@ -369,7 +387,7 @@ class Participation:
     @property
     def _refusal(self) -> Reason | None:
         """Whether a version that is announced now was refused here."""
-        announced = {m.sha256 for m in (self._current, self._candidate) if m is not None}
+        announced = {m.sha256 for m in self._announced()}
         return Reason.MODEL_REFUSED if announced & self._refused else None
 
     def _holds(self, manifest: VersionManifest) -> bool:
@@ -395,8 +413,10 @@ class Participation:
         """Fetch, serve and evaluate whatever current and candidate now call for."""
         if self._template is None or self._plan_reason is not None:
             return []
-        wanted = [m for m in (self._current, self._candidate) if m is not None]
-        keep = {m.full.id for m in wanted}
+        wanted = self._announced()
+        self._whole &= {m.sha256 for m in wanted}
+        sources = {m.sha256: self._source(m) for m in wanted}
+        keep = {source.id for source in sources.values() if source is not None}
         if self.plan is not None and self._template != self.plan.template.sha256:
             keep.add(self.plan.template.skeleton.id)
         effects: list[Effect] = list(self._fetched(self.downloads.only(keep)))
@@ -404,7 +424,8 @@ class Participation:
             if self._holds(manifest):
                 self.held[manifest.version] = manifest
             elif manifest.sha256 not in self._verifying | self._refused:
-                effects += self._fetch(manifest.full, now)
+                source = sources[manifest.sha256]
+                effects += self._fetch(source, now) if source is not None else []
         effects += self._serve_current()
         candidate = self._candidate
         if candidate is not None and self._holds(candidate) and self._evaluated != candidate.sha256:
@@ -412,8 +433,30 @@ class Participation:
             current = self._current if self._current is not None and self._holds(self._current) else None
             effects.append(Evaluate(candidate, current))
         newest = {m.version for m in wanted} | ({self.serves.version} if self.serves else set())
+        newest |= {m.lineage.parent for m in wanted if m.lineage.parent is not None and not self._holds(m)}
         self.held = {v: m for v, m in self.held.items() if v in newest}
         return effects
+
+    def _announced(self) -> list[VersionManifest]:
+        return [m for m in (self._current, self._candidate) if m is not None]
+
+    def _parent(self, manifest: VersionManifest) -> VersionManifest | None:
+        """The version that its step starts from, where it is held here."""
+        return self.held.get(manifest.lineage.parent) if manifest.lineage.parent is not None else None
+
+    def _source(self, manifest: VersionManifest) -> TransferManifest | None:
+        """What to fetch for a version: the step where its parent is held, else the whole vector.
+
+        None while the parent is on its way: the step will do then.
+        """
+        step = manifest.delta
+        if step is None or manifest.sha256 in self._whole or manifest.full.id in self.downloads.active:
+            return manifest.full
+        if self._parent(manifest) is not None:
+            return step
+        current = self._current
+        is_coming = current is not None and current is not manifest and current.version == manifest.lineage.parent
+        return None if is_coming and current is not None and current.sha256 not in self._refused else manifest.full
 
     def _serve_current(self) -> list[Effect]:
         current = self._current
@@ -457,10 +500,19 @@ class Participation:
                 if self.plan is not None and effect.manifest.sha256 == self.plan.template.sha256:
                     out.append(CheckTemplate(self.plan, effect.content))
             else:
-                for manifest in (self._current, self._candidate):  # two versions may have the very same bytes
-                    if manifest is not None and manifest.full.id == effect.manifest.id and not self._holds(manifest):
+                for manifest in self._announced():  # two versions may have the very same bytes
+                    if self._holds(manifest):
+                        continue
+                    if manifest.full.id == effect.manifest.id:
                         self._verifying.add(manifest.sha256)
                         out.append(VerifyVersion(manifest, effect.content))
+                    elif manifest.delta is not None and manifest.delta.id == effect.manifest.id:
+                        parent = self._parent(manifest)
+                        if parent is None:  # replaced meanwhile
+                            self._whole.add(manifest.sha256)
+                            continue
+                        self._verifying.add(manifest.sha256)
+                        out.append(VerifyVersion(manifest, effect.content, parent))
         return out
 
     def _wants(self) -> tuple[Want, ...]:

@@ -34,6 +34,7 @@ from uns_topics.plan import Plan, Training
 from uns_topics.reports import Evaluation, FeatureCell, ModelName, PartScores, Statistics
 from uns_topics.rounds import RoundAnnouncement, VersionManifest
 from uns_topics.standardisation import Moments, cells, class_weights, context_slots, fill_standardisation
+from uns_topics.steps import take_step
 from uns_topics.template import Template, TemplateError, read_template
 from uns_topics.tensors import Role, Vector, vector_bytes, vector_from_bytes
 from uns_topics.transfers import transfer_id
@@ -161,15 +162,27 @@ class Workshop:
             self._open, self._local, self._local_base, self._local_steps = {}, None, None, 0
         self._template = template
 
-    async def verify(self, manifest: VersionManifest, content: bytes) -> str | None:
-        """Build and prove a version; returns why it was refused, or None."""
+    async def verify(
+        self, manifest: VersionManifest, content: bytes, parent: VersionManifest | None = None
+    ) -> str | None:
+        """Build and prove a version; returns why it was refused, or None.
+
+        Args: content: its vector, or the step from `parent`.
+        """
         template = self._template
         if template is None:
             return "its template is not here"
+        try:
+            start = self.model(parent).vector if parent is not None else None
+        except ModelGone as error:
+            return str(error)
 
         def work() -> Model:
             try:
-                vector = vector_from_bytes(content, template.table.size)
+                if start is None:
+                    vector = vector_from_bytes(content, template.table.size)
+                else:
+                    vector = take_step(start, content, template.table)
             except ValueError as error:
                 raise ModelRefused(str(error)) from error
             return open_version(template, vector, manifest)

@@ -1,16 +1,17 @@
-"""`headgate model new|show`: base models as ONNX files that carry their contract."""
+"""`headgate model new|show|replay`: base models as ONNX files that carry their contract."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from broker_bridge.settings import read_yaml, validate
+from broker_bridge.settings import load, read_yaml, validate
 from headgate.exits import CommandError, Exit
 from headgate.parsers import Subparsers, add_command
 from uns_topics.contract import Contract
@@ -58,6 +59,19 @@ def register(subparsers: Subparsers) -> None:
     )
     show.add_argument("file", type=Path, metavar="FILE")
     show.add_argument("--json", action="store_true", help="one JSON object")
+    replay = add_command(
+        actions,
+        "replay",
+        "Make a version once more from the stored updates and compare its SHA-256; the aggregator may be running.",
+        (
+            "headgate model replay 12 --config aggregator.yaml",
+            "headgate model replay 12 --config aggregator.yaml --json",
+        ),
+        run_replay,
+    )
+    replay.add_argument("version", type=int, metavar="VERSION")
+    replay.add_argument("--config", type=Path, required=True, metavar="FILE", help="the aggregator's configuration")
+    replay.add_argument("--json", action="store_true", help="one JSON object")
 
 
 def _widths(text: str) -> tuple[int, ...]:
@@ -119,6 +133,28 @@ def run_show(arguments: argparse.Namespace) -> int:
     else:
         _print(model, len(raw))
     return Exit.OK
+
+
+def run_replay(arguments: argparse.Namespace) -> int:
+    """`headgate model replay`."""
+    from aggregator.config import AggregatorConfig
+    from aggregator.replay import ReplayError, StoreError, replay
+    from uns_topics.template import TemplateError
+
+    config = load(AggregatorConfig, arguments.config)
+    try:
+        found = replay(config, arguments.version)
+    except OSError as error:
+        raise CommandError(f"{config.model} can't be read: {error.strerror}", Exit.NOT_FOUND) from None
+    except (ReplayError, StoreError, TemplateError) as error:
+        raise CommandError(str(error)) from None
+    if arguments.json:
+        print(json.dumps({**asdict(found), "agrees": found.agrees}))
+    else:
+        made_from = f"version {found.parent} and {len(found.participants)} updates of round {found.round_number}"
+        verdict = "the same to the bit" if found.agrees else f"NOT the same: it is recorded as {found.recorded}"
+        print(f"version {found.version}, from {made_from}: sha256 {found.made}, {verdict}")
+    return Exit.OK if found.agrees else Exit.INTEGRITY
 
 
 def _summary(model: ModelFile, size: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aggregator import performer
+from aggregator import performer, tables
 from aggregator.config import AggregatorConfig
 from aggregator.effects import Aggregate, Effect, PrepareVersion
 from aggregator.events import (
@@ -24,6 +24,7 @@ from aggregator.gate import inspect
 from aggregator.performer import Workshop
 from aggregator.plan import PlanError, build_plan, limits
 from aggregator.reducer import step
+from aggregator.replay import ReplayError, replay
 from aggregator.state import Phase, State
 from aggregator.store import STATISTICS, Entry, PendingEffect, Store, StoreError, sqlite_url
 from aggregator.vectors import DirectoryInUse, DirectoryLock, VectorError, VectorFiles
@@ -33,9 +34,10 @@ from uns_topics.codes import Code
 from uns_topics.plan import Strategy, Tolerances
 from uns_topics.reports import FeatureCell, Statistics
 from uns_topics.standardisation import Moments
-from uns_topics.tensors import vector_bytes
+from uns_topics.steps import take_step
+from uns_topics.tensors import Role, vector_bytes, vector_from_bytes, vector_sha256
 from uns_topics.transfers import make_manifest
-from uns_topics.update import UpdateHeader, encode_update, pack_groups
+from uns_topics.update import UpdateHeader, decode_update, encode_update, pack_groups
 
 
 def make_config(folder: Path, **changes: object) -> AggregatorConfig:
@@ -52,7 +54,7 @@ class Plug(Exception):
 class Process:
     """Core, store and work without asyncio, killed after `lives` commits: what was not committed is gone."""
 
-    def __init__(self, folder: Path, commits: int | None = None) -> None:
+    def __init__(self, folder: Path, commits: int | None = None, downlink: str | None = None) -> None:
         self.config = make_config(folder)
         self.store = Store(sqlite_url(self.config.data_dir))
         self.base: Foundation = found(self.config, None, self.store, fake_golden, 0.0, None)
@@ -60,7 +62,9 @@ class Process:
         self.left = commits
         self.now = self.state.at
         self.done: list[int] = []
-        self.workshop = Workshop(self.store, self.base.registry, self.base.strategy, ("f32",), self.config.data_dir)
+        self.workshop = Workshop(
+            self.store, self.base.registry, self.base.strategy, ("f32",), self.config.data_dir, downlink
+        )
         for pending in self.store.pending():
             self.perform(pending)
 
@@ -143,10 +147,11 @@ def play(process: Process) -> str:
     return str(process.state.candidate.sha256)
 
 
-def test_a_kill_at_any_commit_continues_to_the_same_version(tmp_path: Path) -> None:
+@pytest.mark.parametrize("downlink", [None, "ternary"])
+def test_a_kill_at_any_commit_continues_to_the_same_version(tmp_path: Path, downlink: str | None) -> None:
     whole = tmp_path / "whole"
     whole.mkdir()
-    process = Process(whole)
+    process = Process(whole, downlink=downlink)
     expected = play(process)
     commits = process.store.count_events() - 1  # the generation's own was there before
     process.store.close()
@@ -155,8 +160,8 @@ def test_a_kill_at_any_commit_continues_to_the_same_version(tmp_path: Path) -> N
         folder = tmp_path / str(after)
         folder.mkdir()
         with pytest.raises(Plug):
-            play(Process(folder, after))
-        survivor = Process(folder)
+            play(Process(folder, after, downlink))
+        survivor = Process(folder, downlink=downlink)
         assert play(survivor) == expected, f"killed after {after} commits"
         survivor.store.close()
 
@@ -246,6 +251,60 @@ def test_every_commit_is_on_disk(tmp_path: Path) -> None:
         modes = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
     assert modes == ["wal", 2]
     store.close()
+
+
+def test_a_step_is_recorded_with_what_it_left_and_let_go_with_its_version(tmp_path: Path) -> None:
+    process = Process(tmp_path, downlink="ternary")
+    sha256 = play(process)
+    content, left = process.store.step(2), process.store.step_residual(2)
+    assert content is not None
+    assert left is not None
+    table = process.base.registry.template.table
+    parent = process.base.registry.vector(1, process.state.current.sha256)
+    assert vector_sha256(take_step(parent, content, table)) == sha256
+    assert process.store.step(1) is None
+    (tmp_path / "exact").mkdir()
+    exact = Process(tmp_path / "exact")
+    whole = exact.base.registry.vector(2, play(exact))
+    exact.store.close()
+    sent = take_step(parent, content, table)
+    residual = vector_from_bytes(left, table.elements(Role.WEIGHT))
+    np.testing.assert_allclose(table.gather(sent, Role.WEIGHT) + residual, table.gather(whole, Role.WEIGHT), atol=1e-6)
+    process.store.prune(2, 2)
+    assert process.store.step(2) == content
+    process.store.prune(2, 3)
+    assert process.store.step(2) is None
+    process.store.close()
+
+
+@pytest.mark.parametrize("downlink", [None, "topk-sign"])
+def test_a_version_is_made_again_from_what_is_stored(tmp_path: Path, downlink: str | None) -> None:
+    process = Process(tmp_path, downlink=downlink)
+    sha256 = play(process)
+    found = replay(process.config, 2)  # while the other one is running
+    assert found.agrees
+    assert (found.parent, found.round_number, found.participants, found.made) == (1, 1, ("a", "b"), sha256)
+    with pytest.raises(ReplayError, match="origin is 'statistics'"):
+        replay(process.config, 1)
+    with pytest.raises(ReplayError, match="not in the store"):
+        replay(process.config, 9)
+    table = process.base.registry.template.table
+    other, body = pack_groups(np.full(table.size, 0.5, np.float32), table, "f32")
+    header = decode_update(process.store.update_bytes("a", 1), 2**20).header
+    changed = encode_update(header.model_copy(update={"groups": other}), body)
+    with process.store._transaction() as connection:  # somebody changes what a participant sent
+        connection.execute(tables.updates.update().where(tables.updates.c.participant == "a").values(body=changed))
+    assert not replay(process.config, 2).agrees
+    process.store.prune(3)
+    with pytest.raises(ReplayError, match="no update of a is kept for round 1"):
+        replay(process.config, 2)
+    process.store.close()
+
+
+def test_a_replay_where_nothing_ever_ran(tmp_path: Path) -> None:
+    with pytest.raises(ReplayError, match="no aggregator has run"):
+        replay(make_config(tmp_path), 2)
+    assert not list((tmp_path / "data").iterdir())
 
 
 # Vectors --------------------------------------------------------------------------------------------------------------

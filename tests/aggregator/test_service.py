@@ -23,7 +23,10 @@ from uns_topics.payloads import Writer, read
 from uns_topics.plan import Tolerances
 from uns_topics.presence import AggregatorStatus, BridgeStatus, ParticipantState, ParticipantStatus, Want
 from uns_topics.rounds import History
+from uns_topics.steps import take_step
+from uns_topics.tensors import vector_bytes, vector_from_bytes, vector_sha256
 from uns_topics.topics import FlTopic, Kind
+from uns_topics.transfers import decode_chunk
 
 
 def sync(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -108,6 +111,32 @@ async def test_two_rounds_end_to_end(tmp_path: Path) -> None:
         assert (current.lineage.parent, current.lineage.round_number, current.lineage.contributors) == (2, 2, 3)
         chunks = [t for t in broker.retained if "/down/model/" in t and t[-1].isdigit()]
         assert chunks == ["fl/v1/tiny/down/model/3/0"], "superseded chunks are cleared"
+
+
+@sync
+async def test_versions_go_down_as_steps_too(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+    template = tiny_template(hidden=400)
+    (tmp_path / "model.onnx").write_bytes(tiny_model(template))
+    async with AsyncExitStack() as stack:
+        config = make_config(tmp_path, downlink="ternary", encodings=("int8",))
+        await stack.enter_async_context(running(broker, config))
+        people = [await stack.enter_async_context(ScriptedParticipant(broker.connector(), name)) for name in ("a", "b")]
+        for participant in people:
+            await participant.until(lambda p=participant: is_final(p))
+        current = people[0].current
+        assert current is not None
+        assert current.delta is not None
+        assert (current.version, current.delta.version, current.delta.kind) == (3, 3, "delta")
+        assert 10 * current.delta.bytes < current.full.bytes
+        chunks = [t for t in broker.retained if "/down/delta/" in t]
+        assert chunks == ["fl/v1/tiny/down/delta/3/0"], "superseded steps are cleared"
+        content = decode_chunk(broker.retained[chunks[0]].payload, 2**20).body
+        parent = next((tmp_path / "data" / "vectors").glob("2-*.f32")).read_bytes()
+        vector = take_step(vector_from_bytes(parent, template.table.size), content, template.table)
+        assert vector_sha256(vector) == current.sha256
+        whole = decode_chunk(broker.retained["fl/v1/tiny/down/model/3/0"].payload, 2**20).body
+        assert vector_bytes(vector) == whole
         assert payload(broker, Kind.MODEL_CANDIDATE) is None
     assert payload(broker, Kind.AGGREGATOR_STATUS).state == "offline"
 

@@ -91,6 +91,16 @@ def version(number: int, epoch: int = 1, *, final: bool = False) -> VersionManif
     )
 
 
+def step(number: int) -> bytes:
+    return b"step to version %d" % number
+
+
+def stepped(number: int) -> VersionManifest:
+    """A version that goes down as a step too."""
+    delta = make_manifest(step(number), "delta", 15 * KIB, version=number)
+    return version(number).model_copy(update={"delta": delta})
+
+
 def announcement(number: int, base: int, cohort: tuple[str, ...] = ("berlin",), epoch: int = 1) -> RoundAnnouncement:
     return RoundAnnouncement(
         round_number=number,
@@ -120,6 +130,7 @@ class Edge:
     log: list[Effect] = field(default_factory=list)
     subscribed: set[str] = field(default_factory=set)
     refuse: str | None = None
+    refuse_step: str | None = None
 
     def do(self, effects: list[Effect]) -> list[Effect]:
         self.log += effects
@@ -131,9 +142,13 @@ class Edge:
                     self.subscribed -= set(topics)
                 case CheckTemplate(the_plan, _):
                     self.do(self.core.on_template(the_plan.template.sha256, self.refuse, self.now))
-                case VerifyVersion(manifest, content):
+                case VerifyVersion(manifest, content, None):
                     assert hashlib.sha256(content).hexdigest() == manifest.sha256
                     self.do(self.core.on_verified(manifest, self.refuse, self.now))
+                case VerifyVersion(manifest, content, parent):
+                    assert content == step(manifest.version)
+                    assert parent in self.core.held.values()
+                    self.do(self.core.on_verified(manifest, self.refuse_step, self.now, by_step=True))
                 case Swap(manifest):
                     self.do(self.core.on_swapped(manifest.version, Variant.GLOBAL))
         return effects
@@ -477,3 +492,81 @@ def test_on_hold_it_follows_versions_and_does_not_train() -> None:
     edge.do(edge.core.on_round(announcement(2, 2)))
     edge.do(edge.core.on_counts(ENOUGH, None))  # the data is good again: the open round is joined
     assert len(edge.of(Train)) == 1
+
+
+def topics_of(edge: Edge) -> set[str]:
+    return {topic.split("/")[4] for topic in edge.subscribed}
+
+
+def test_who_holds_the_parent_takes_the_step() -> None:
+    edge = Edge().ready()
+    edge.do(edge.core.on_candidate(stepped(2), 0.0))
+    assert edge.subscribed == {"fl/v1/solder-defect/down/delta/2/0"}
+    edge.deliver(step(2), stepped(2).delta)
+    assert edge.of(VerifyVersion)[-1] == VerifyVersion(stepped(2), step(2), version(1))
+    assert [e.candidate.version for e in edge.of(Evaluate)] == [2]  # type: ignore[attr-defined]
+    edge.do(edge.core.on_current(stepped(2), 0.0))
+    edge.do(edge.core.on_candidate(None, 0.0))
+    assert edge.core.serves == Serves(version=2, variant=Variant.GLOBAL)
+    edge.do(edge.core.on_candidate(stepped(3), 0.0))
+    assert edge.subscribed == {"fl/v1/solder-defect/down/delta/3/0"}
+
+
+def test_who_does_not_hold_the_parent_takes_the_whole_vector() -> None:
+    edge = Edge().ready()
+    edge.do(edge.core.on_current(stepped(5), 0.0))
+    assert topics_of(edge) == {"model"}
+    edge.deliver(vector_bytes(vector(5)), stepped(5).full)
+    assert edge.core.serves == Serves(version=5, variant=Variant.GLOBAL)
+
+
+def test_a_newcomer_fetches_one_whole_vector_and_the_candidate_s_step() -> None:
+    edge = Edge()
+    edge.do(edge.core.on_plan(plan(), 0.0))
+    edge.deliver(TEMPLATE.skeleton, plan().template.skeleton)
+    edge.do(edge.core.on_current(stepped(4), 0.0))
+    edge.do(edge.core.on_candidate(stepped(5), 0.0))
+    assert {topic.rsplit("/", 1)[0] for topic in edge.subscribed} == {"fl/v1/solder-defect/down/model/4"}
+    edge.deliver(vector_bytes(vector(4)), stepped(4).full)
+    assert edge.subscribed == {"fl/v1/solder-defect/down/delta/5/0"}
+
+
+def test_a_step_that_leads_elsewhere_brings_the_whole_vector() -> None:
+    edge = Edge().ready()
+    edge.refuse_step = "another hash"
+    edge.do(edge.core.on_candidate(stepped(2), 0.0))
+    edge.deliver(step(2), stepped(2).delta)
+    assert topics_of(edge) == {"model"}
+    assert edge.core.status(1).reason is None  # the version itself was not refused
+    edge.do(edge.core.on_candidate(stepped(2), 0.0))
+    assert topics_of(edge) == {"model"}
+    edge.deliver(vector_bytes(vector(2)), stepped(2).full)
+    assert len(edge.of(Evaluate)) == 1
+    assert edge.subscribed == set()
+
+
+def test_a_step_that_stalls_gives_way_to_the_whole_vector() -> None:
+    edge = Edge().ready()
+    edge.do(edge.core.on_candidate(stepped(2), 0.0))
+    edge.do(edge.core.on_time(10.5))
+    assert topics_of(edge) == {"model"}
+    edge.deliver(vector_bytes(vector(2)), stepped(2).full)
+    assert len(edge.of(Evaluate)) == 1
+
+
+def test_behind_a_bridge_no_whole_model_is_wanted_where_a_step_does() -> None:
+    edge = Edge().ready()
+    edge.do(edge.core.on_route(Route(bridges=("gate",))))
+    edge.do(edge.core.on_candidate(stepped(2), 0.0))
+    assert edge.core.status(1).wants == ()
+    edge.refuse_step = "another hash"
+    edge.deliver(step(2), stepped(2).delta)
+    assert edge.core.status(1).wants == (Want.CANDIDATE,)
+
+
+def test_a_parent_that_is_replaced_meanwhile_brings_the_whole_vector() -> None:
+    edge = Edge().ready()
+    edge.do(edge.core.on_candidate(stepped(2), 0.0))
+    edge.core.held.clear()
+    edge.deliver(step(2), stepped(2).delta)
+    assert topics_of(edge) == {"model"}

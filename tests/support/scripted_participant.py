@@ -19,6 +19,7 @@ from broker_bridge.link import Link
 from broker_bridge.outgoing import Done, Outgoing, Send
 from broker_bridge.session import Connector, Message, Session, SessionLost, Will
 from uns_topics.contract import Metric
+from uns_topics.encodings import ENCODINGS
 from uns_topics.envelope import PayloadError
 from uns_topics.payloads import Writer, read
 from uns_topics.plan import Plan
@@ -172,7 +173,7 @@ class ScriptedParticipant:
             contract_hash=plan.contract_hash if plan else None,
             generation=plan.generation if plan else None,
             can_train=self.can_train and plan is not None,
-            encodings=("f32", "f16"),
+            encodings=tuple(ENCODINGS),
             wants=self.wants,
         )
         return self._topic(Kind.STATUS), self._writer.seal(body), 1, True

@@ -1,0 +1,87 @@
+"""Making a version once more from what is stored, to see that it is what it says: `headgate model replay`. Blocks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from aggregator.config import AggregatorConfig
+from aggregator.effects import Aggregate
+from aggregator.performer import Workshop, make_version
+from aggregator.registry import Registry
+from aggregator.store import KEPT_BODIES_ROUNDS, Store, StoreError, sqlite_url
+from aggregator.strategies import make_strategy
+from aggregator.vectors import VectorError, VectorFiles
+from uns_topics.steps import StepError, read_header
+from uns_topics.template import Lineage, read_model_file
+from uns_topics.tensors import vector_sha256
+
+
+class ReplayError(Exception):
+    """A version that can't be made again: it never was made by a round, or something that it came from is gone."""
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A version as it is recorded, and as it came out now."""
+
+    version: int
+    parent: int
+    round_number: int
+    participants: tuple[str, ...]
+    recorded: str
+    made: str
+
+    @property
+    def agrees(self) -> bool:
+        """Whether it is the same to the bit."""
+        return self.recorded == self.made
+
+
+def replay(config: AggregatorConfig, version: int) -> Replayed:
+    """Fold a version's stored updates onto its parent again. Nothing is written; the aggregator may be running.
+
+    Raises: ReplayError, StoreError. OSError, TemplateError: the model file can't be read.
+    """
+    template = read_model_file(config.model.read_bytes()).template
+    if config.database is None and not (config.data_dir / "aggregator.db").exists():
+        raise ReplayError(f"{config.data_dir}: no aggregator has run on this directory")
+    store = Store(config.database or sqlite_url(config.data_dir))
+    try:
+        found = store.version(version)
+        if found is None:
+            raise ReplayError(f"version {version} is not in the store")
+        lineage = Lineage.model_validate_json(store.lineage(version))
+        if lineage.origin != "round" or lineage.parent is None or lineage.round_number is None:
+            raise ReplayError(f"version {version} was made by no round (its origin is '{lineage.origin}')")
+        parent = store.version(lineage.parent)
+        if parent is None:
+            raise ReplayError(f"version {lineage.parent}, which it was made from, is not in the store")
+        step = store.step(version)
+        workshop = Workshop(
+            store,
+            Registry(template, 0, VectorFiles(config.data_dir / "vectors"), lambda *_: (math.nan,)),
+            make_strategy(config.strategy),
+            config.encodings,
+            config.data_dir,
+            read_header(step).encoding if step is not None else None,
+        )
+        participants = tuple(sorted(store.update_weights(lineage.round_number)))
+        if len(participants) != lineage.contributors:
+            raise ReplayError(f"{len(participants)} updates are recorded, and {lineage.contributors} went into it")
+        effect = Aggregate(
+            round_number=lineage.round_number, version=version, base=lineage.parent, participants=participants
+        )
+        vector, _ = make_version(workshop, effect, parent[0])
+    except KeyError as error:
+        kept = f"the updates of the last {KEPT_BODIES_ROUNDS} rounds are"
+        raise ReplayError(f"version {version} can't be made again: {error.args[0]} ({kept})") from None
+    except (VectorError, StepError, ValueError) as error:
+        raise ReplayError(f"version {version} can't be made again: {error}") from None
+    finally:
+        store.close()
+    made = vector_sha256(vector)
+    return Replayed(version, lineage.parent, lineage.round_number, participants, found[0], made)
+
+
+__all__ = ["ReplayError", "Replayed", "StoreError", "replay"]
