@@ -9,9 +9,9 @@ import sys
 import onnxruntime
 import torch
 
-from benchmarks import bridge, demo, inference, rounds
+from benchmarks import bridge, demo, encodings, inference, rounds
 
-ALL = {"bridge": bridge, "demo": demo, "inference": inference, "rounds": rounds}
+ALL = {"bridge": bridge, "demo": demo, "encodings": encodings, "inference": inference, "rounds": rounds}
 
 
 def main() -> None:
