@@ -397,7 +397,8 @@ class Federation:
             return
         if done.detail:
             log.error("the update of round %d can't be sent: %s", update.round_number, done.detail)
-        await self._workshop.settle(update, done.result, done.code)
+        answered = None if done.detail else done.result  # one that can't be sent was never judged
+        await self._workshop.settle(update, answered, done.code)
         if done.result == "accepted" and announcement is not None:
             await self._workshop.accepted(announcement)
         log.info("round %d: update %s%s", update.round_number, done.result, f" ({done.code})" if done.code else "")

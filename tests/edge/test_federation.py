@@ -276,6 +276,20 @@ def test_the_end_of_an_update_is_passed_on_with_its_code() -> None:
     run(main())
 
 
+def test_an_update_that_no_chunk_size_gets_through_was_never_judged() -> None:
+    async def main() -> None:
+        async with running() as world:
+            world.bench.size = 20_000
+            world.says(Kind.ROUND, round_of(1, 1))
+            await world.until(lambda: len(world.manifests()) == 1)
+            for _ in range(14):  # each time every chunk is missing: 15 KiB is the smallest
+                world.says(Kind.RECEIPT, Receipt(id=world.manifests()[0], result="missing", chunks=(0, 1)))
+            await world.until(world.last_update)
+            assert world.bench.settled == [(1, None, Code.OVERSIZED)]
+
+    run(main())
+
+
 def test_an_update_of_before_the_restart_is_asked_after_without_its_bytes() -> None:
     async def main() -> None:
         world = World()
