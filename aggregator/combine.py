@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aggregator.fold import weighted_mean
+from aggregator.fold import BLOCK, weighted_mean
 from aggregator.strategies.base import Strategy, StrategyState
 from aggregator.updates import UpdateSet
 from uns_topics.tensors import Role, TensorTable, Vector
@@ -17,7 +17,7 @@ _VARIANCE = "running_var"
 
 
 class CombineError(ValueError):
-    """The result can't be a version: NaN or infinity in it."""
+    """The result can't be a version: NaN or infinity in it, or in the strategy's state."""
 
 
 @dataclass(frozen=True)
@@ -42,20 +42,35 @@ def combine(
     Args: base: shape (table.size,), float32, left as it is; weights, buffers: the deltas of these two roles.
     Raises: FoldError: nothing to combine. CombineError: the result is not finite.
     """
-    step = strategy.apply(state, weights, table)
-    vector = base.copy()
-    with np.errstate(over="ignore"):  # what overflows is refused below
-        table.scatter(vector, Role.WEIGHT, np.add(table.gather(base, Role.WEIGHT), step.step))
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
+        step = strategy.apply(state, weights, table)
+        vector = base.copy()
+        _add(vector, table, Role.WEIGHT, step.step)
     if table.elements(Role.BUFFER):
-        mean = weighted_mean(buffers, [1] * len(buffers))
-        table.scatter(vector, Role.BUFFER, np.add(table.gather(base, Role.BUFFER), mean))
+        _add(vector, table, Role.BUFFER, weighted_mean(buffers, [1] * len(buffers)))
         for tensor in table.tensors:
             if tensor.role is Role.BUFFER and tensor.name.endswith(_VARIANCE):
                 values = table.view(vector, tensor.name)
                 np.maximum(values, 0.0, out=values)
-    if not np.isfinite(vector).all():
+    if not _is_finite(vector):
         raise CombineError("the combined vector holds NaN or infinity")
+    if not all(_is_finite(np.ravel(array)) for array in step.state.values()):
+        raise CombineError("the strategy's state holds NaN or infinity")
     return Combined(vector, step.state, step.diagnostics)
+
+
+def _add(vector: Vector, table: TensorTable, role: Role, step: Vector) -> None:
+    """Onto the vector in place, run by run: no second and third model in memory."""
+    start = 0
+    for run in table.slices(role):
+        stop = start + run.stop - run.start
+        np.add(vector[run], step[start:stop], out=vector[run])
+        start = stop
+
+
+def _is_finite(values: np.ndarray) -> bool:
+    """Block by block: an answer per element is a quarter of a model."""
+    return all(np.isfinite(values[start : start + BLOCK]).all() for start in range(0, values.size, BLOCK))
 
 
 def encode_state(state: StrategyState) -> bytes:

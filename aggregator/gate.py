@@ -13,13 +13,14 @@ import msgpack
 import numpy as np
 
 from aggregator.events import UpdateReceived
+from aggregator.measures import l2_norm
 from aggregator.presence import is_allowed
 from aggregator.state import State
 from uns_topics.codes import Code
 from uns_topics.encodings import EncodingError
 from uns_topics.envelope import PayloadError
 from uns_topics.presence import ParticipantState
-from uns_topics.tensors import Role, TensorTable, Vector
+from uns_topics.tensors import Role, TensorTable
 from uns_topics.transfers import TransferKind, TransferManifest
 from uns_topics.update import UPDATE_VERSION, Update, decode_update, max_update_bytes, unpack_groups
 
@@ -32,6 +33,7 @@ class Limits:
     encodings: tuple[str, ...]
     max_norm: float
     max_examples: int
+    max_steps: int
 
     @property
     def max_bytes(self) -> int:
@@ -177,9 +179,6 @@ def _content(update: Update, limits: Limits) -> tuple[Code, str] | None:
         return Code.ZERO, "every weight delta is zero"
     if not 0 < header.num_examples <= limits.max_examples:
         return Code.WEIGHT, f"num_examples {header.num_examples} is not between 1 and {limits.max_examples}"
+    if not 0 < header.num_steps <= limits.max_steps:  # FedNova divides by it and scales with its mean
+        return Code.WEIGHT, f"num_steps {header.num_steps} is not between 1 and the plan's {limits.max_steps}"
     return None
-
-
-def l2_norm(values: Vector) -> float:
-    """Euclidean norm, summed in float64 without BLAS."""
-    return float(np.sqrt(np.square(values, dtype=np.float64).sum()))

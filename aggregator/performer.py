@@ -179,19 +179,19 @@ def make_version(workshop: Workshop, effect: Aggregate, base_sha256: str) -> tup
     """A round's vector from stored updates alone, and what is recorded with it: now, and whenever it is replayed."""
     store, registry = workshop.store, workshop.registry
     table = registry.template.table
-    base = registry.vector(effect.base, base_sha256)
     raw = store.strategy_state(effect.base)
     before = decode_state(raw) if raw is not None else workshop.strategy.init(table.elements(Role.WEIGHT))
     by_participant = store.update_weights(effect.round_number)
-    weights, buffers = decoded(
+    with decoded(
         effect.participants,
         [by_participant[p] for p in effect.participants],
         lambda participant: store.update_bytes(participant, effect.round_number),
         table,
         workshop.encodings,
         workshop.scratch,
-    )
-    made = combine(base, workshop.strategy, before, weights, buffers, table)
+    ) as (weights, buffers):
+        base = registry.vector(effect.base, base_sha256)
+        made = combine(base, workshop.strategy, before, weights, buffers, table)
     for name, value in made.diagnostics.items():
         _LOG.debug("round %d: %s = %.6g", effect.round_number, name, value)
     attachments = {STRATEGY_STATE: encode_state(made.state)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aggregator.config import AggregatorConfig
 from aggregator.gate import Limits
 from aggregator.state import Rules
-from aggregator.strategies import StrategyError, make_strategy
+from aggregator.strategies import local_training, strategy_problems
 from uns_topics.encodings import ENCODINGS
 from uns_topics.envelope import MAX_JSON_BYTES, WIRE_VERSION, Envelope, seal
 from uns_topics.plan import Plan, TemplateManifest
@@ -40,7 +40,7 @@ def build_plan(template: Template, config: AggregatorConfig, generation: int, ch
             skeleton=make_manifest(template.skeleton, "skeleton", size),
         ),
         strategy=config.strategy,
-        training=config.training,
+        training=local_training(config.strategy, config.training),
         encodings=config.encodings,
         tolerances=config.tolerances,
         chunk_bytes=size,
@@ -78,6 +78,7 @@ def limits(template: Template, config: AggregatorConfig) -> Limits:
         encodings=config.encodings,
         max_norm=config.tolerances.max_delta_norm,
         max_examples=config.tolerances.max_examples,
+        max_steps=config.training.steps,
     )
 
 
@@ -111,10 +112,8 @@ def _problems(template: Template, config: AggregatorConfig) -> list[str]:
     contract, table = template.contract, template.table
     if contract.federation != config.federation:
         found.append(f"model: its contract is of federation {contract.federation}, not {config.federation}")
-    try:
-        make_strategy(config.strategy)
-    except StrategyError as error:
-        found.append(f"strategy: {error}")
+    problems = strategy_problems(config.strategy, config.training, config.tolerances.quorum)
+    found.extend(f"strategy: {problem}" for problem in problems)
     if unknown := [name for name in config.encodings if name not in ENCODINGS]:
         found.append(f"encodings: no {', '.join(unknown)}; known: {', '.join(ENCODINGS)}")
         return found

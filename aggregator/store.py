@@ -261,13 +261,15 @@ class Store:
             connection.execute(insert(tables.kv).values(name=name, value=json.dumps(value)))
 
     def prune(self, last_round: int, oldest_version: int = 0) -> None:
-        """Let go of what no recovery needs: old update bytes, events and receipts, and steps to older versions."""
+        """Let go of what no recovery needs: old update bytes, events and receipts, steps and states of older versions."""
         oldest = last_round - KEPT_BODIES_ROUNDS
         with self._transaction() as connection:
             t = tables.updates
             old = (t.c.round_number <= oldest) & t.c.body.is_not(None)
             connection.execute(update(t).where(old).values(body=None))
             connection.execute(delete(tables.steps).where(tables.steps.c.version < oldest_version))
+            states = tables.strategy_state
+            connection.execute(delete(states).where(states.c.version < oldest_version))
             for table, kept in ((tables.events, KEPT_EVENTS), (tables.receipts, KEPT_RECEIPTS)):
                 newest = connection.execute(select(func.max(table.c.id))).scalar() or 0
                 connection.execute(delete(table).where(table.c.id <= newest - kept))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -28,6 +30,18 @@ class UpdateSet(Protocol):
         """`num_examples` of each, in the same order."""
 
     @property
+    def steps(self) -> tuple[int, ...]:
+        """`num_steps` of each: optimiser steps that its participant took."""
+
+    @property
+    def staleness(self) -> tuple[int, ...]:
+        """Versions between the base of each and the current one; 0 in synchronous rounds."""
+
+    @property
+    def controls(self) -> UpdateSet | None:
+        """What group `control` held (SCAFFOLD), of the same participants; None where it didn't travel."""
+
+    @property
     def size(self) -> int:
         """Elements of one delta."""
 
@@ -37,32 +51,100 @@ class UpdateSet(Protocol):
         """Elements [start, stop) of each delta, in participant order; read-only, float32."""
 
 
-class ArrayUpdates:
-    """Decoded deltas as rows of one array.
+class Rows(Protocol):
+    """Deltas by their index, in whatever order they came."""
 
-    Args: participants, weights, rows: in any order; they are sorted by participant. rows: shape (n, size), float32.
+    def block(self, index: int, start: int, stop: int) -> Vector:
+        """Elements [start, stop) of one of them; not to be written to."""
+
+
+class ArrayUpdates:
+    """Deltas in memory or in a file.
+
+    Args:
+        participants, weights, rows: in any order; they are sorted by participant. rows: n arrays of shape (size,),
+            float32, or `Rows` of `size` elements.
+        steps, staleness: in the order of participants; by default 1 and 0 for each.
     """
 
     def __init__(
-        self, participants: Sequence[str], weights: Sequence[int], rows: Sequence[Vector] | np.ndarray
+        self,
+        participants: Sequence[str],
+        weights: Sequence[int],
+        rows: Sequence[Vector] | np.ndarray | Rows,
+        *,
+        size: int | None = None,
+        steps: Sequence[int] | None = None,
+        staleness: Sequence[int] | None = None,
+        controls: UpdateSet | None = None,
     ) -> None:
         order = sorted(range(len(participants)), key=lambda i: participants[i])
         self.participants = tuple(participants[i] for i in order)
         self.weights = tuple(weights[i] for i in order)
-        self._rows = [rows[i] for i in order]
-        self.size = len(self._rows[0]) if self._rows else 0
+        self.steps = tuple(1 if steps is None else steps[i] for i in order)
+        self.staleness = tuple(0 if staleness is None else staleness[i] for i in order)
+        self.controls = controls
+        if isinstance(rows, Sequence | np.ndarray):
+            self.size = len(rows[0]) if len(rows) else 0
+            self._rows: Rows = _InMemory(rows)
+        else:
+            assert size is not None
+            self.size, self._rows = size, rows
+        self._order = order
 
     def __len__(self) -> int:
         return len(self.participants)
 
     def blocks(self, start: int, stop: int) -> Iterator[Vector]:
         """Elements [start, stop) of each delta."""
-        for row in self._rows:
-            block = row[start:stop]
+        for index in self._order:
+            block = self._rows.block(index, start, stop)
             block.flags.writeable = False
             yield block
 
 
+class _InMemory:
+    def __init__(self, rows: Sequence[Vector] | np.ndarray) -> None:
+        self._rows = rows
+
+    def block(self, index: int, start: int, stop: int) -> Vector:
+        row: Vector = self._rows[index][start:stop]
+        return row
+
+
+class _Spool:
+    """Rows of `size` float32 in a file without a name. Read, not mapped: mapped pages would count as our memory."""
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self._descriptor = descriptor
+        self._size = size
+
+    def keep(self, index: int, row: Vector) -> None:
+        """Write a row."""
+        view, offset = memoryview(row.data).cast("B"), 4 * index * self._size
+        while len(view):
+            written = os.pwrite(self._descriptor, view, offset)
+            view, offset = view[written:], offset + written
+
+    def block(self, index: int, start: int, stop: int) -> Vector:
+        raw = os.pread(self._descriptor, 4 * (stop - start), 4 * (index * self._size + start))
+        if len(raw) != 4 * (stop - start):
+            raise OSError(f"the file of decoded updates ends after {len(raw)} bytes of a block")
+        return np.frombuffer(raw, np.float32)
+
+
+class _Array:
+    def __init__(self, count: int, size: int) -> None:
+        self._rows = np.empty((count, size), np.float32)
+
+    def keep(self, index: int, row: Vector) -> None:
+        self._rows[index] = row
+
+    def block(self, index: int, start: int, stop: int) -> Vector:
+        return self._rows[index, start:stop]
+
+
+@contextmanager
 def decoded(
     participants: Sequence[str],
     weights: Sequence[int],
@@ -70,27 +152,34 @@ def decoded(
     table: TensorTable,
     encodings: tuple[str, ...],
     folder: Path,
-) -> tuple[ArrayUpdates, ArrayUpdates]:
-    """The `weight` and the `buffer` deltas of stored updates, each update decoded once.
+) -> Iterator[tuple[ArrayUpdates, ArrayUpdates]]:
+    """The `weight` and the `buffer` deltas of stored updates, each update decoded once; readable within the context.
 
     Args: load: the encoded bytes of a participant's update; folder: where a temporary file may lie.
-    Raises: PayloadError, EncodingError, ValueError: stored bytes that the gate would not have let pass.
+    Raises: PayloadError, EncodingError, ValueError: stored bytes that the gate would not have let pass. OSError: the
+        folder takes no file.
     """
-    sizes = {role: table.elements(role) for role in (Role.WEIGHT, Role.BUFFER)}
-    rows = {role: _rows(len(participants), size, folder) for role, size in sizes.items()}
     limit = max_update_bytes(table, encodings)
-    for index, participant in enumerate(participants):
-        delta = unpack_groups(decode_update(load(participant), limit), table)
-        for role, array in rows.items():
-            array[index] = table.gather(delta, role)
-    return (
-        ArrayUpdates(participants, weights, rows[Role.WEIGHT]),
-        ArrayUpdates(participants, weights, rows[Role.BUFFER]),
-    )
+    roles = (Role.WEIGHT, Role.BUFFER)
+    with ExitStack() as stack:
+        rows = [_rows(len(participants), table.elements(role), folder, stack) for role in roles]
+        steps = []
+        for index, participant in enumerate(participants):
+            update = decode_update(load(participant), limit)
+            delta = unpack_groups(update, table)
+            steps.append(update.header.num_steps)
+            del update  # its bytes: at most three models at once
+            for role, kept in zip(roles, rows, strict=True):
+                kept.keep(index, table.gather(delta, role))
+            del delta
+        made = [
+            ArrayUpdates(participants, weights, kept, size=table.elements(role), steps=steps)
+            for role, kept in zip(roles, rows, strict=True)
+        ]
+        yield made[0], made[1]
 
 
-def _rows(count: int, size: int, folder: Path) -> np.ndarray:
+def _rows(count: int, size: int, folder: Path, stack: ExitStack) -> _Spool | _Array:
     if 4 * count * size <= SPOOL_ABOVE_BYTES:
-        return np.empty((count, size), np.float32)
-    with tempfile.TemporaryFile(dir=folder) as file:  # the mapping outlives the file object, and the file has no name
-        return np.memmap(file, np.float32, "w+", shape=(count, size))
+        return _Array(count, size)
+    return _Spool(stack.enter_context(tempfile.TemporaryFile(dir=folder)).fileno(), size)

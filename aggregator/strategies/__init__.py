@@ -9,42 +9,124 @@ from typing import Any
 from pydantic import ValidationError
 
 from aggregator.strategies.base import Strategy
+from aggregator.strategies.centered_clipping import CenteredClipping, CenteredClippingOptions
+from aggregator.strategies.fedadagrad import FedAdagrad, FedAdagradOptions
+from aggregator.strategies.fedadam import FedAdam, FedAdamOptions
 from aggregator.strategies.fedavg import FedAvg, FedAvgOptions
+from aggregator.strategies.fedavgm import FedAvgM, FedAvgMOptions
+from aggregator.strategies.fedbuff import FedBuff, FedBuffOptions
+from aggregator.strategies.fednova import FedNova, FedNovaOptions
+from aggregator.strategies.fedprox import FedProx, FedProxOptions, proximal_training
+from aggregator.strategies.fedyogi import FedYogi, FedYogiOptions
+from aggregator.strategies.median import Median, MedianOptions
+from aggregator.strategies.multi_krum import MultiKrum, MultiKrumOptions
+from aggregator.strategies.norm_clipping import NormClipping, NormClippingOptions
+from aggregator.strategies.scaffold import Scaffold, ScaffoldOptions
+from aggregator.strategies.trimmed_mean import TrimmedMean, TrimmedMeanOptions
 from uns_topics.envelope import describe
 from uns_topics.model import FileValue
 from uns_topics.plan import Strategy as StrategyChoice
+from uns_topics.plan import Training
 
 
 class StrategyError(ValueError):
-    """A strategy or an option that doesn't exist; the text lists those that do."""
+    """A strategy or an option that doesn't exist, or can't be used; the text says what can."""
+
+
+def _unchanged(options: Any, training: Training) -> Training:
+    del options
+    return training
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A strategy and its declared options."""
+    """A strategy and its declared options.
+
+    Attributes:
+        training: what it makes of the plan's local training. Raises: ValueError.
+        refused: why no plan may name it yet; None where one may.
+    """
 
     make: Callable[[Any], Strategy]
     options: type[FileValue]
+    training: Callable[[Any, Training], Training] = _unchanged
+    refused: str | None = None
 
 
-STRATEGIES: Mapping[str, Entry] = {"fedavg": Entry(FedAvg, FedAvgOptions)}
+STRATEGIES: Mapping[str, Entry] = {
+    "centered-clipping": Entry(CenteredClipping, CenteredClippingOptions),
+    "fedadagrad": Entry(FedAdagrad, FedAdagradOptions),
+    "fedadam": Entry(FedAdam, FedAdamOptions),
+    "fedavg": Entry(FedAvg, FedAvgOptions),
+    "fedavgm": Entry(FedAvgM, FedAvgMOptions),
+    "fedbuff": Entry(
+        FedBuff,
+        FedBuffOptions,
+        refused="its rounds have no barrier, and the aggregator only runs rounds that all start from one version",
+    ),
+    "fednova": Entry(FedNova, FedNovaOptions),
+    "fedprox": Entry(FedProx, FedProxOptions, proximal_training),
+    "fedyogi": Entry(FedYogi, FedYogiOptions),
+    "median": Entry(Median, MedianOptions),
+    "multi-krum": Entry(MultiKrum, MultiKrumOptions),
+    "norm-clipping": Entry(NormClipping, NormClippingOptions),
+    "scaffold": Entry(
+        Scaffold,
+        ScaffoldOptions,
+        refused="its control variates must travel both ways and correct each local step, and no edge does that",
+    ),
+    "trimmed-mean": Entry(TrimmedMean, TrimmedMeanOptions),
+}
+
+
+def usable() -> list[str]:
+    """Names that a plan may use, sorted."""
+    return sorted(name for name, entry in STRATEGIES.items() if entry.refused is None)
 
 
 def make_strategy(choice: StrategyChoice) -> Strategy:
     """The strategy of a configuration. Raises: StrategyError: unknown name or option, or a value out of range."""
+    entry, options = _checked(choice)
+    return entry.make(options)
+
+
+def strategy_problems(choice: StrategyChoice, training: Training, quorum: int) -> list[str]:
+    """What speaks against a plan with this strategy, one sentence each; empty where nothing does."""
+    try:
+        entry, options = _checked(choice)
+        local_training(choice, training)
+    except StrategyError as error:
+        return [str(error)]
+    if entry.refused is not None:
+        return [f"{choice.name} can't be used in a plan: {entry.refused}; these can: {', '.join(usable())}"]
+    least = entry.make(options).least
+    if quorum < least:
+        return [f"{choice.name} needs at least {least} updates a round: raise tolerances.quorum, which is {quorum}"]
+    return []
+
+
+def local_training(choice: StrategyChoice, training: Training) -> Training:
+    """The plan's local training with what the strategy asks of it. Raises: StrategyError."""
+    entry, options = _checked(choice)
+    try:
+        return entry.training(options, training)
+    except ValueError as error:
+        raise StrategyError(f"strategy {choice.name}: {error}") from None
+
+
+def _checked(choice: StrategyChoice) -> tuple[Entry, FileValue]:
     entry = STRATEGIES.get(choice.name)
     if entry is None:
-        raise StrategyError(f"no strategy {choice.name!r}; known: {', '.join(sorted(STRATEGIES))}")
+        raise StrategyError(f"no strategy {choice.name!r}; known: {', '.join(usable())}")
     known = entry.options.model_fields
     if unknown := sorted(set(choice.options) - set(known)):
         raise StrategyError(
             f"strategy {choice.name} has no option {', '.join(unknown)}; it has: {', '.join(known) or 'none'}"
         )
     try:
-        options = entry.options.model_validate(choice.options)
+        return entry, entry.options.model_validate(choice.options)
     except ValidationError as error:
         raise StrategyError(f"strategy {choice.name}: {describe(error)}") from None
-    return entry.make(options)
 
 
-__all__ = ["STRATEGIES", "StrategyError", "make_strategy"]
+__all__ = ["STRATEGIES", "StrategyError", "local_training", "make_strategy", "strategy_problems", "usable"]

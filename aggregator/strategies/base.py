@@ -34,6 +34,10 @@ class Strategy(Protocol):
     def needs(self) -> Literal["individual", "sum"]:
         """Whether single updates must be seen, or their weighted sum is enough (which masking requires)."""
 
+    @property
+    def least(self) -> int:
+        """Fewest updates that the rule can be applied to; the plan's quorum must not be below it."""
+
     def init(self, size: int) -> StrategyState:
         """The state before the first round. Args: size: elements of all `weight` tensors."""
 

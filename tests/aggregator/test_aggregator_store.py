@@ -236,9 +236,12 @@ def test_old_updates_are_let_go(tmp_path: Path) -> None:
     process = Process(tmp_path)
     play(process)
     assert process.store.update_bytes("a", 1)
-    process.store.prune(2)
+    process.store.prune(2, 0)
     assert process.store.update_bytes("a", 1)
-    process.store.prune(3)
+    assert process.store.strategy_state(1)
+    process.store.prune(3, 2)
+    assert process.store.strategy_state(1) is None
+    assert process.store.strategy_state(2)
     with pytest.raises(KeyError):
         process.store.update_bytes("a", 1)
     assert process.store.update_weights(1) == {"a": 11, "b": 10}

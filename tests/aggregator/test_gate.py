@@ -21,7 +21,7 @@ from uns_topics.transfers import TransferManifest, make_manifest
 from uns_topics.update import UpdateHeader, encode_update, pack_groups
 
 TABLE = tiny_template(buffer=True).table
-LIMITS = gate.Limits(table=TABLE, encodings=("f32",), max_norm=10.0, max_examples=1000)
+LIMITS = gate.Limits(table=TABLE, encodings=("f32",), max_norm=10.0, max_examples=1000, max_steps=100)
 
 
 def make_update(
@@ -178,6 +178,8 @@ def test_zero(world: World) -> None:
 def test_weight(world: World) -> None:
     assert judge(world, *make_update(world, num_examples=0)) is Code.WEIGHT
     assert judge(world, *make_update(world, num_examples=1001)) is Code.WEIGHT
+    assert judge(world, *make_update(world, num_steps=0)) is Code.WEIGHT
+    assert judge(world, *make_update(world, num_steps=101)) is Code.WEIGHT
 
 
 def test_duplicate_and_copied(world: World) -> None:

@@ -1,42 +1,64 @@
-"""The registry, and the conformance suite on every strategy."""
+"""The registry, what a plan may name, and the conformance suite on every strategy."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
-from aggregator.fold import ZeroWeight
-from aggregator.strategies import StrategyError, make_strategy
-from aggregator.updates import ArrayUpdates
-from tests.aggregator.check_strategy import NAMES, all_names, check_strategy, deltas
-from tests.support.tiny_template import tiny_template
-from uns_topics.plan import Strategy
+from aggregator.strategies import STRATEGIES, StrategyError, local_training, make_strategy, strategy_problems, usable
+from tests.aggregator.check_strategy import all_names, check_strategy
+from uns_topics.plan import Strategy, Training
 
-CHOICES = {
-    "fedavg": [
-        Strategy(name="fedavg"),
-        Strategy(name="fedavg", options={"weighting": "uniform"}),
-        Strategy(name="fedavg", options={"max_share": 0.3}),
-    ]
+AVERAGING = {
+    "centered-clipping": [{}, {"iterations": 1}, {"weighting": "examples", "max_share": 0.4}],
+    "fedavg": [{}, {"weighting": "uniform"}, {"max_share": 0.3}],
+    "fedavgm": [{}, {"momentum": 0.0, "weighting": "uniform"}],
+    "fedbuff": [{}],
+    "fednova": [{}, {"weighting": "uniform"}],
+    "fedprox": [{}, {"mu": 0.5, "max_share": 0.3}],
+    "median": [{}],
+    "norm-clipping": [{}, {"weighting": "examples"}],
+    "scaffold": [{}, {"population": 20}],
 }
+OTHERS = {
+    "fedadagrad": [{}, {"beta_1": 0.5}],
+    "fedadam": [{}, {"bias_correction": True}],
+    "fedyogi": [{}, {"tau": 0.01}],
+    "multi-krum": [{}, {"byzantine": 2}, {"keep": 1, "weighting": "examples"}],
+    "trimmed-mean": [{}, {"beta": 0.45}],
+}
+CHOICES = [
+    (Strategy(name=name, options=options), averages)  # type: ignore[arg-type]
+    for group, averages in ((AVERAGING, True), (OTHERS, False))
+    for name, choices in group.items()
+    for options in choices
+]
+
+
+def weighs(choice: Strategy) -> bool:
+    """Whether a participant's examples count."""
+    field = STRATEGIES[choice.name].options.model_fields.get("weighting")
+    return field is not None and choice.options.get("weighting", field.default) == "examples"
 
 
 def test_every_strategy_is_checked() -> None:
-    assert all_names() == sorted(CHOICES)
+    assert all_names() == sorted({**AVERAGING, **OTHERS})
 
 
-@pytest.mark.parametrize("choice", [c for choices in CHOICES.values() for c in choices], ids=str)
-def test_conformance(choice: Strategy) -> None:
-    check_strategy(choice)
+@pytest.mark.parametrize(("choice", "averages"), CHOICES, ids=str)
+def test_conformance(choice: Strategy, averages: bool) -> None:
+    check_strategy(choice, averages=averages, weighs=weighs(choice))
 
 
 @pytest.mark.parametrize(
     ("choice", "said"),
     [
-        (Strategy(name="fedsgd"), "known: fedavg"),
+        (Strategy(name="fedsgd"), "known: centered-clipping, fedadagrad, fedadam, fedavg, "),
         (Strategy(options={"momentum": 0.9}), "it has: weighting, max_share"),
         (Strategy(options={"max_share": 2.0}), "max_share"),
         (Strategy(options={"weighting": "loudest"}), "weighting"),
+        (Strategy(name="trimmed-mean", options={"beta": 0.5}), "beta"),
+        (Strategy(name="multi-krum", options={"max_share": 0.5}), "it has: weighting, byzantine, keep"),
+        (Strategy(name="median", options={"weighting": "examples"}), "it has: none"),
     ],
 )
 def test_what_does_not_exist_is_refused_with_what_does(choice: Strategy, said: str) -> None:
@@ -44,15 +66,38 @@ def test_what_does_not_exist_is_refused_with_what_does(choice: Strategy, said: s
         make_strategy(choice)
 
 
-def test_fedavg_is_algorithm_1() -> None:
-    table = tiny_template().table
-    rows = deltas(table, 3)
-    step = make_strategy(Strategy()).apply({}, ArrayUpdates(NAMES[:3], [10, 30, 60], rows), table).step
-    expected = 0.1 * rows[0].astype(np.float64) + 0.3 * rows[1] + 0.6 * rows[2]
-    np.testing.assert_allclose(step, expected, rtol=1e-6)
+@pytest.mark.parametrize("name", ["fedbuff", "scaffold"])
+def test_what_no_round_can_feed_is_refused_in_a_plan_with_what_can_be_used(name: str) -> None:
+    (problem,) = strategy_problems(Strategy(name=name), Training(), 5)
+    assert f"{name} can't be used in a plan" in problem
+    assert "these can: centered-clipping, fedadagrad, " in problem
+    assert name not in usable()
 
 
-def test_fedavg_names_a_round_that_weighs_nothing() -> None:
-    table = tiny_template().table
-    with pytest.raises(ZeroWeight):
-        make_strategy(Strategy()).apply({}, ArrayUpdates(NAMES[:2], [0, 0], deltas(table, 2)), table)
+@pytest.mark.parametrize(
+    ("choice", "least"),
+    [
+        (Strategy(name="trimmed-mean"), 5),
+        (Strategy(name="trimmed-mean", options={"beta": 0.1}), 10),
+        (Strategy(name="multi-krum"), 5),
+        (Strategy(name="multi-krum", options={"byzantine": 2}), 7),
+        (Strategy(name="median"), 1),
+    ],
+)
+def test_a_quorum_below_what_the_rule_needs_is_refused(choice: Strategy, least: int) -> None:
+    assert strategy_problems(choice, Training(), least) == []
+    if least > 1:
+        (problem,) = strategy_problems(choice, Training(), least - 1)
+        assert f"at least {least} updates" in problem
+        assert "tolerances.quorum" in problem
+
+
+def test_fedprox_sets_the_local_objective() -> None:
+    assert local_training(Strategy(name="fedprox", options={"mu": 0.1}), Training()).proximal_mu == 0.1
+    same = Training(proximal_mu=0.1, steps=7)
+    assert local_training(Strategy(name="fedprox", options={"mu": 0.1}), same) == same
+    assert local_training(Strategy(), same) == same
+    with pytest.raises(StrategyError, match=r"proximal_mu is 0\.2 and strategy\.options\.mu is 0\.1"):
+        local_training(Strategy(name="fedprox", options={"mu": 0.1}), Training(proximal_mu=0.2))
+    (problem,) = strategy_problems(Strategy(name="fedprox"), Training(proximal_mu=0.2), 2)
+    assert "leave the former out" in problem
