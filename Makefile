@@ -1,12 +1,16 @@
 # Two commands: `make demo` and `make test`. Both set up what they need in .venv.
 PYTHON ?= python3
 VENV ?= .venv
+# Flower, which tests and benchmarks compare with, has an environment of its own: its pins are not ours.
+FLOWER_VENV ?= .venv-flower
 ARGS ?=
 # Where pip must be told an index for the CPU build of torch:
 #   make demo PIP_ARGS='--extra-index-url ADDRESS'
 PIP_ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.headgate-installed
+FLOWER_STAMP := $(FLOWER_VENV)/.flower-installed
+export FLOWER_VENV
 
 .PHONY: demo test check bench clean
 .DEFAULT_GOAL := help
@@ -16,10 +20,14 @@ help:
 	@echo "make test    set up, check and test everything"
 	@echo "make check   ruff and mypy only"
 	@echo "make bench   benchmarks"
-	@echo "make clean   remove the environment"
+	@echo "make clean   remove the environments"
 
 $(STAMP): pyproject.toml constraints.txt scripts/setup
 	@PYTHON='$(PYTHON)' VENV='$(VENV)' PIP_ARGS='$(PIP_ARGS)' scripts/setup
+	@touch $@
+
+$(FLOWER_STAMP): scripts/flower-requirements.txt scripts/setup-flower | $(STAMP)
+	@PYTHON='$(PYTHON)' PIP_ARGS='$(PIP_ARGS)' scripts/setup-flower
 	@touch $@
 
 demo: $(STAMP)
@@ -30,13 +38,13 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: $(STAMP) check
+test: $(STAMP) $(FLOWER_STAMP) check
 	@scripts/need-test-programs
 	$(BIN)/pytest $(ARGS)
 
-bench: $(STAMP)
+bench: $(STAMP) $(FLOWER_STAMP)
 	@scripts/need-test-programs
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(FLOWER_VENV)
