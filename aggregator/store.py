@@ -261,7 +261,7 @@ class Store:
             connection.execute(insert(tables.kv).values(name=name, value=json.dumps(value)))
 
     def prune(self, last_round: int, oldest_version: int = 0) -> None:
-        """Let go of what no recovery needs: old update bytes, events and receipts, steps and states of older versions."""
+        """Let go of what no recovery needs: old update bytes, events and receipts, steps and states of old versions."""
         oldest = last_round - KEPT_BODIES_ROUNDS
         with self._transaction() as connection:
             t = tables.updates
