@@ -112,7 +112,7 @@ class _InMemory:
         return row
 
 
-class _Spool:
+class SpooledRows:
     """Rows of `size` float32 in a file without a name. Read, not mapped: mapped pages would count as our memory."""
 
     def __init__(self, descriptor: int, size: int) -> None:
@@ -179,7 +179,7 @@ def decoded(
         yield made[0], made[1]
 
 
-def _rows(count: int, size: int, folder: Path, stack: ExitStack) -> _Spool | _Array:
+def _rows(count: int, size: int, folder: Path, stack: ExitStack) -> SpooledRows | _Array:
     if 4 * count * size <= SPOOL_ABOVE_BYTES:
         return _Array(count, size)
-    return _Spool(stack.enter_context(tempfile.TemporaryFile(dir=folder)).fileno(), size)
+    return SpooledRows(stack.enter_context(tempfile.TemporaryFile(dir=folder)).fileno(), size)

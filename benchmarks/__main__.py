@@ -9,9 +9,17 @@ import sys
 import onnxruntime
 import torch
 
-from benchmarks import bridge, demo, encodings, inference, rounds
+from benchmarks import aggregation, attacks, bridge, demo, encodings, inference, rounds
 
-ALL = {"bridge": bridge, "demo": demo, "encodings": encodings, "inference": inference, "rounds": rounds}
+ALL = {
+    "aggregation": aggregation,
+    "attacks": attacks,
+    "bridge": bridge,
+    "demo": demo,
+    "encodings": encodings,
+    "inference": inference,
+    "rounds": rounds,
+}
 
 
 def main() -> None:

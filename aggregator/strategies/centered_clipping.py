@@ -27,7 +27,7 @@ from uns_topics.tensors import TensorTable
 class CenteredClippingOptions(RobustWeighting):
     """How a participant weighs, and how often the centre is moved."""
 
-    iterations: int = Field(default=3, ge=1, le=20, description="each reads all updates twice")
+    iterations: int = Field(default=1, ge=1, le=20, description="each reads all updates twice")
 
 
 class CenteredClipping:

@@ -9,7 +9,7 @@ from tests.aggregator.check_strategy import all_names, check_strategy
 from uns_topics.plan import Strategy, Training
 
 AVERAGING = {
-    "centered-clipping": [{}, {"iterations": 1}, {"weighting": "examples", "max_share": 0.4}],
+    "centered-clipping": [{}, {"iterations": 3}, {"weighting": "examples", "max_share": 0.4}],
     "fedavg": [{}, {"weighting": "uniform"}, {"max_share": 0.3}],
     "fedavgm": [{}, {"momentum": 0.0, "weighting": "uniform"}],
     "fedbuff": [{}],
