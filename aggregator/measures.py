@@ -1,6 +1,6 @@
 """Lengths and distances of deltas, in float64 by elementwise steps alone, so that every CPU finds the same.
 
-`sum` and BLAS add up in an order that depends on the CPU's vector width; here each block is folded in halves.
+BLAS adds up in an order that depends on the CPU, and `sum` promises none; here each block is folded in halves.
 """
 
 from __future__ import annotations
