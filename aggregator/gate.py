@@ -13,12 +13,12 @@ import msgpack
 import numpy as np
 
 from aggregator.events import UpdateReceived
-from aggregator.measures import l2_norm
 from aggregator.presence import is_allowed
 from aggregator.state import State
 from uns_topics.codes import Code
 from uns_topics.encodings import EncodingError
 from uns_topics.envelope import PayloadError
+from uns_topics.norms import l2_norm
 from uns_topics.presence import ParticipantState
 from uns_topics.tensors import Role, TensorTable
 from uns_topics.transfers import TransferKind, TransferManifest

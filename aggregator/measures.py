@@ -1,7 +1,4 @@
-"""Lengths and distances of deltas, in float64 by elementwise steps alone, so that every CPU finds the same.
-
-BLAS adds up in an order that depends on the CPU, and `sum` promises none; here each block is folded in halves.
-"""
+"""Lengths and distances of the deltas of a round, block by block; the same on every CPU, as in `uns_topics.norms`."""
 
 from __future__ import annotations
 
@@ -11,14 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from aggregator.updates import UpdateSet
+from uns_topics.norms import BLOCK, sum_of_squares
 from uns_topics.tensors import Vector
-
-_BLOCK = 16 * 1024
-
-
-def l2_norm(values: Vector) -> float:
-    """Euclidean norm. Args: values: shape (d,)."""
-    return math.sqrt(sum(_sum_of_squares(values[start : start + _BLOCK]) for start in range(0, values.size, _BLOCK)))
 
 
 def norms(updates: UpdateSet) -> tuple[float, ...]:
@@ -29,11 +20,11 @@ def norms(updates: UpdateSet) -> tuple[float, ...]:
 def distances(updates: UpdateSet, reference: Vector | None) -> tuple[float, ...]:
     """How far each delta is from `reference`, shape (updates.size,); None stands for the origin."""
     totals = [0.0] * len(updates)
-    for start in range(0, updates.size, _BLOCK):
-        stop = min(start + _BLOCK, updates.size)
+    for start in range(0, updates.size, BLOCK):
+        stop = min(start + BLOCK, updates.size)
         for index, block in enumerate(updates.blocks(start, stop)):
             apart = block if reference is None else _difference(block, reference[start:stop])
-            totals[index] += _sum_of_squares(apart)
+            totals[index] += sum_of_squares(apart)
     return tuple(math.sqrt(total) for total in totals)
 
 
@@ -45,24 +36,14 @@ def squared_distances(updates: UpdateSet) -> npt.NDArray[np.float64]:
     """
     count = len(updates)
     found = np.zeros((count, count))
-    for start in range(0, updates.size, _BLOCK):
-        blocks = list(updates.blocks(start, min(start + _BLOCK, updates.size)))
+    for start in range(0, updates.size, BLOCK):
+        blocks = list(updates.blocks(start, min(start + BLOCK, updates.size)))
         for i in range(count):
             for j in range(i):
-                found[i, j] += _sum_of_squares(_difference(blocks[i], blocks[j]))
+                found[i, j] += sum_of_squares(_difference(blocks[i], blocks[j]))
     return found + found.T
 
 
 def _difference(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     apart: npt.NDArray[np.float64] = np.subtract(a, b, dtype=np.float64)
     return apart
-
-
-def _sum_of_squares(values: npt.NDArray[np.floating]) -> float:
-    squares = np.square(values, dtype=np.float64)
-    size = squares.size
-    while size > 1:  # the second half onto the first; the middle of an odd number stays
-        rest = size - size // 2
-        np.add(squares[: size // 2], squares[rest:size], out=squares[: size // 2])
-        size = rest
-    return float(squares[0]) if size else 0.0

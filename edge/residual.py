@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from uns_topics.codes import Code
+from uns_topics.norms import l2_norm
 from uns_topics.tensors import Vector
 
 MAX_AGE_VERSIONS = 20
@@ -76,7 +77,7 @@ def after(before: Residual | None, delta: Vector, sent: Vector, version: int, fa
         version: the base of its round.
     """
     if fate is Fate.COMMIT:
-        return Residual(np.subtract(due(before, delta), sent), version, _norm(delta))
+        return Residual(np.subtract(due(before, delta), sent), version, l2_norm(delta))
     if fate is Fate.DROP:
         return before
     if before is None:
@@ -86,11 +87,7 @@ def after(before: Residual | None, delta: Vector, sent: Vector, version: int, fa
 
 def _capped(delta: Vector, norm: float | None) -> Vector:
     """Scaled down to `MAX_GROWTH` times the norm where it is longer."""
-    length = _norm(delta)
+    length = l2_norm(delta)
     if norm is None or length <= MAX_GROWTH * norm:
         return delta
     return np.multiply(delta, np.float32(MAX_GROWTH * norm / length))
-
-
-def _norm(values: Vector) -> float:
-    return float(np.sqrt(np.square(values, dtype=np.float64).sum()))

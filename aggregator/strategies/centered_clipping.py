@@ -17,10 +17,11 @@ import numpy as np
 from pydantic import Field
 
 from aggregator.fold import add_scaled, weighted_sum
-from aggregator.measures import distances, l2_norm
+from aggregator.measures import distances
 from aggregator.strategies.base import Step, StrategyState
 from aggregator.strategies.weighting import RobustWeighting
 from aggregator.updates import UpdateSet
+from uns_topics.norms import l2_norm
 from uns_topics.tensors import TensorTable
 
 

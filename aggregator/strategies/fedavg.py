@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Literal
 
 from aggregator.fold import weighted_mean
-from aggregator.measures import l2_norm
 from aggregator.strategies.base import Step, StrategyState
 from aggregator.strategies.weighting import Weighting
 from aggregator.updates import UpdateSet
+from uns_topics.norms import l2_norm
 from uns_topics.tensors import TensorTable
 
 

@@ -12,10 +12,10 @@ import numpy as np
 from pydantic import Field
 
 from aggregator.fold import add_scaled, weighted_mean
-from aggregator.measures import l2_norm
 from aggregator.strategies.base import Step, StrategyState
 from aggregator.strategies.weighting import Weighting
 from aggregator.updates import UpdateSet
+from uns_topics.norms import l2_norm
 from uns_topics.tensors import TensorTable
 
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from aggregator.columns import by_sorted_columns
 from aggregator.fold import require
-from aggregator.measures import l2_norm
 from aggregator.strategies.base import Step, StrategyState
 from aggregator.updates import UpdateSet
 from uns_topics.model import FileValue
+from uns_topics.norms import l2_norm
 from uns_topics.tensors import TensorTable, Vector
 
 

@@ -12,10 +12,11 @@ import numpy as np
 from pydantic import Field
 
 from aggregator.fold import normalised, require, weighted_sum
-from aggregator.measures import l2_norm, squared_distances
+from aggregator.measures import squared_distances
 from aggregator.strategies.base import Step, StrategyState
 from aggregator.updates import UpdateSet
 from uns_topics.model import FileValue
+from uns_topics.norms import l2_norm
 from uns_topics.tensors import TensorTable
 
 

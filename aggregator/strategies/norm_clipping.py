@@ -12,10 +12,11 @@ import statistics
 from typing import Literal
 
 from aggregator.fold import weighted_sum
-from aggregator.measures import l2_norm, norms
+from aggregator.measures import norms
 from aggregator.strategies.base import Step, StrategyState
 from aggregator.strategies.weighting import RobustWeighting
 from aggregator.updates import UpdateSet
+from uns_topics.norms import l2_norm
 from uns_topics.tensors import TensorTable
 
 

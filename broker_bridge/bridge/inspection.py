@@ -17,6 +17,7 @@ from uns_topics.codes import Code
 from uns_topics.encodings import EncodingError
 from uns_topics.envelope import Envelope, PayloadError, seal, split_signature
 from uns_topics.model import Value
+from uns_topics.norms import l2_norm
 from uns_topics.payloads import read
 from uns_topics.plan import Plan
 from uns_topics.presence import ParticipantStatus
@@ -178,8 +179,7 @@ def _judge_tensors(update: Update, plan: Plan) -> Refusal | None:
         if group.encoding in _FLOATS and (has_text(body) or (group.encoding == "f32" and _is_tiny(body))):
             return Refusal(Why.TEXT, f"what should be tensors of {group.name} reads as text")
         start += group.bytes
-    weights = table.gather(delta, Role.WEIGHT)
-    norm = float(np.sqrt(np.square(weights, dtype=np.float64).sum()))
+    norm = l2_norm(table.gather(delta, Role.WEIGHT))
     if norm > plan.tolerances.max_delta_norm:
         return Refusal(Why.NORM, f"an L2 norm of {norm:.3g} where the plan allows {plan.tolerances.max_delta_norm:g}")
     return None
