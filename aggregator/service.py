@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
-from typing import TypeVar
 
 from aggregator import announce
 from aggregator.config import AggregatorConfig
@@ -27,6 +26,7 @@ from aggregator.showcase import Showcase
 from aggregator.store import Store, StoreError, sqlite_url
 from aggregator.vectors import DirectoryInUse, DirectoryLock, VectorError
 from broker_bridge.aiomqtt_session import AiomqttConnector
+from broker_bridge.groups import first_of
 from broker_bridge.health import Health
 from broker_bridge.link import Link
 from broker_bridge.metrics import Sheet, service_registry
@@ -77,8 +77,6 @@ _UNUSABLE = (
     OSError,
 )
 """What ends the service with `ExitCode.CONFIGURATION`."""
-
-Failure = TypeVar("Failure", bound=Exception)
 
 
 class _Stop(Exception):
@@ -244,9 +242,9 @@ class _Service:
                     self._performer.perform(effect)
                 self._health.watch(group.create_task(self._hold_link(), name="aggregator link"))
         except* _Stop as stopped:
-            code = _first(stopped).code
+            code = first_of(stopped).code
         except* (BrokerRefused, BrokerMisconfigured, PlanError) as errors:
-            problem = _first(errors)
+            problem = first_of(errors)
         if problem is not None:
             raise problem
         return code
@@ -433,9 +431,3 @@ class _Service:
             pass  # the participant repeats its manifest, and is answered from the store
         except PublishRefused as error:
             _LOG.error("the broker refused a receipt for %s: %s", participant, error)
-
-
-def _first(group: BaseExceptionGroup[Failure]) -> Failure:
-    """The first exception of a group of groups."""
-    found = group.exceptions[0]
-    return _first(found) if isinstance(found, BaseExceptionGroup) else found

@@ -12,6 +12,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from broker_bridge.aiomqtt_session import AiomqttConnector
+from broker_bridge.groups import first_of
 from broker_bridge.health import Health
 from broker_bridge.metrics import Sheet, service_registry
 from broker_bridge.paho_session import PahoConnector
@@ -67,18 +68,11 @@ async def run_edge(config: EdgeConfig, stop: asyncio.Event) -> int:
         refused, others = group.split((BrokerRefused, BrokerMisconfigured))
         if refused is None or others is not None:
             raise
-        first = _first(refused)
+        first = first_of(refused)
         log.error("%s", first)  # noqa: TRY400
         return EXIT_CONFIGURATION if isinstance(first, BrokerMisconfigured) else EXIT_BROKER
     finally:
         await service.close()
-
-
-def _first(group: BaseExceptionGroup) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 class _Edge:

@@ -24,6 +24,7 @@ from broker_bridge.bridge.mirror import SETTLE_S, FederationMirror
 from broker_bridge.bridge.pause import COMMAND_FILE, Pause
 from broker_bridge.bridge.policy import Budget, ExportPolicy
 from broker_bridge.config import BrokerConfig
+from broker_bridge.groups import first_of
 from broker_bridge.health import Health
 from broker_bridge.link import Link
 from broker_bridge.metrics import Sheet, service_registry
@@ -106,18 +107,11 @@ async def run_bridge(
         refused, others = group.split((BrokerRefused, BrokerMisconfigured))
         if refused is None or others is not None:
             raise
-        first = _first(refused)
+        first = first_of(refused)
         log.error("%s; nothing is lost, what waits stays in %s", first, config.data_dir)  # noqa: TRY400
         return ExitCode.CONFIGURATION if isinstance(first, BrokerMisconfigured) else ExitCode.BROKER
     finally:
         bridge.close()
-
-
-def _first(group: BaseExceptionGroup) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 class Bridge:
@@ -243,7 +237,7 @@ class Bridge:
             self._refused.add(crossing.participant)
             if refused is None or others is not None or len(self._refused) == len(self.crossings):
                 raise
-            log.error("%s in %s: %s; the others go on", crossing.participant, crossing.federation, _first(refused))  # noqa: TRY400
+            log.error("%s in %s: %s; the others go on", crossing.participant, crossing.federation, first_of(refused))  # noqa: TRY400
             await asyncio.Event().wait()
 
     # Health -----------------------------------------------------------------------------------------------------------
