@@ -14,6 +14,8 @@ from uns_topics.model import Count, Sha256, Slug, Value, Version
 WireVersion = Annotated[int, Field(ge=0, le=1000)]
 SPOKEN = (WIRE_VERSION, WIRE_VERSION)
 """The range of wire versions that this side speaks."""
+MAX_BRIDGES = 8
+"""Between a participant and its aggregator."""
 PERIODS_UNTIL_ABSENT = 3
 """A participant whose heartbeat is older than this many periods counts as absent."""
 
@@ -80,7 +82,7 @@ class ParticipantStatus(Value):
     bytes_up: Count = Field(default=0, description="sent to the fl tree since this process started")
     bytes_down: Count = Field(default=0, description="received from the fl tree since this process started")
     bytes_kept: Count = Field(default=0, description="of the plant's own messages, read and kept in the plant")
-    via: tuple[Slug, ...] = Field(default=(), max_length=8, description="bridges on the way")
+    via: tuple[Slug, ...] = Field(default=(), max_length=MAX_BRIDGES, description="bridges on the way")
     reason: Reason | None = None
     speaks: tuple[WireVersion, WireVersion] = SPOKEN
 
@@ -103,7 +105,7 @@ class Route(Value):
     Each bridge says it on its plant's side: itself, then what the next broker's copy says.
     """
 
-    bridges: tuple[Slug, ...] = Field(min_length=1, max_length=8)
+    bridges: tuple[Slug, ...] = Field(min_length=1, max_length=MAX_BRIDGES)
     chunk_bytes: int | None = Field(
         default=None, ge=1, le=2**30, description="larger chunks don't pass on the way up; None: no limit is known"
     )

@@ -8,15 +8,17 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Protocol
 
 from broker_bridge.bridge.config import BridgeConfig, ParticipantConfig
 from broker_bridge.bridge.custody import Custody, CustodyError, Held
 from broker_bridge.bridge.delivery import Delivery
+from broker_bridge.bridge.disk import on_disk
 from broker_bridge.bridge.egress import Egress
 from broker_bridge.bridge.figures import CrossingFigures
 from broker_bridge.bridge.inspection import Passed, Refusal, Way, Why, judge_json, judge_update
+from broker_bridge.bridge.inventory import Inventory
 from broker_bridge.bridge.policy import ExportPolicy
 from broker_bridge.bridge.uplink import Hearers, Uplink
 from broker_bridge.bridge.upward import Answer, Effect, Judge, Rechunk, Settle, TurnedAway, Upward
@@ -24,18 +26,16 @@ from broker_bridge.session import Connector, Message, Session
 from uns_topics.envelope import PayloadError
 from uns_topics.payloads import Writer, read
 from uns_topics.plan import Plan
-from uns_topics.presence import BridgeStatus, ParticipantStatus, Route, Want
+from uns_topics.presence import MAX_BRIDGES, BridgeStatus, ParticipantStatus, Route, Want
 from uns_topics.rounds import Receipt
 from uns_topics.topics import FlTopic, Kind, TopicError, everything_of
 from uns_topics.transfers import MIN_CHUNK_BYTES, WRAPPING_BYTES, decode_chunk, make_manifest
 
 log = logging.getLogger("headgate.bridge")
-T = TypeVar("T")
 
 MAX_JOBS = 1000
 """Messages and effects of one participant that wait; what comes on top is counted, and is said again by its sender."""
 LOG_EVERY_S = 60.0
-MAX_BRIDGES = 8
 _RETAINED = (Kind.STATUS, Kind.STATISTICS, Kind.EVALUATION, Kind.DATA_QUALITY, Kind.LAST_UPDATE)
 
 
@@ -93,7 +93,6 @@ class Crossing:
         custody, key, bridge = tools.custody, (self.federation, self.participant), tools.config.bridge
         self._core = Upward(self.participant, custody.queue(*key), custody.receipts(*key))
         self._core.limit = tools.config.chunk_bytes
-        self._noted = custody.noted("uplink", *key)
         self._plan: Plan | None = None
         self._writer = Writer(self.federation, bridge, tools.boot)
         self._above: Route | None = None
@@ -115,6 +114,7 @@ class Crossing:
         )
         with_presence = tools.policy.line(*key, "presence") is not None
         self.uplink = Uplink(*key, bridge, connector, tools.egress, self._writer, hearers, with_presence=with_presence)
+        self._inventory = Inventory(custody, tools.disk, self.uplink.reports, "uplink", *key)
         self._delivery = Delivery(
             *key, self, self.uplink, custody, tools.egress, tools.disk,
             max_age_s=tools.config.queue.max_age_s, clock=tools.clock, wall_clock=tools.wall_clock, rng=tools.rng,
@@ -216,7 +216,7 @@ class Crossing:
         """Some time after the plant's broker came back: what a participant cleared meanwhile is cleared above."""
         if not self._seen:  # a broker that lost everything has cleared nothing: its participant says it all again
             return
-        for text in sorted(self._noted - self._seen):
+        for text in sorted(self._inventory.topics - self._seen):
             self._enqueue(Message(text, b""))
 
     # The queue, for whoever delivers it -------------------------------------------------------------------------------
@@ -231,6 +231,10 @@ class Crossing:
     def give_up(self, held: Held, why: Why, detail: str) -> None:
         """A held transfer is not sent after all; its participant hears of it."""
         self._do(self._core.on_dropped(held.manifest.id, why, detail))
+
+    def begun(self, held: Held) -> None:
+        """From now on some of it may have left."""
+        self._core.on_begun(held.manifest.id)
 
     def gone(self, held: Held) -> None:
         """The store has no bytes of it."""
@@ -324,7 +328,7 @@ class Crossing:
 
     async def _look_at(self, topic: FlTopic, message: Message) -> Iterable[Effect]:
         if not message.payload:
-            await self._clear(topic)
+            self._clear(topic)
             return []
         if topic.kind is Kind.UPDATE_CHUNK:
             return self._on_chunk(topic, message.payload)
@@ -371,36 +375,16 @@ class Crossing:
         text = str(passed.topic)
         if self._last.get(text) == passed.payload:
             return  # the broker's retained copy of what we know, or a redelivery
-        await self._note(text)
+        await self._inventory.put(text, lambda: passed.payload)
         self._last[text] = passed.payload
-        self.uplink.reports.put(text, lambda: passed.payload)
 
-    async def _note(self, text: str) -> None:
-        """The topic will hold something above: known before it does, so that it can be cleared one day."""
-        if text not in self._noted:
-            key = (self.federation, self.participant)
-            await self._on_disk(lambda: self._tools.custody.note("uplink", *key, text))
-            self._noted.add(text)
-
-    async def _clear(self, topic: FlTopic) -> None:
+    def _clear(self, topic: FlTopic) -> None:
         text = str(topic)
         self._waiting.pop(text, None)
-        if text in self._noted and topic.kind.retained:
+        if topic.kind.retained and self._inventory.clear(text):
             self._last.pop(text, None)
-            self.uplink.reports.clear(text)
-            self._noted.discard(text)
             assert self._tasks is not None
-            self._tasks.create_task(self._strike(text), name=f"crossing strike {text}")
-
-    async def _strike(self, text: str) -> None:
-        """Forget a topic once it is clear above: a clear that a restart came between is made again."""
-        await self.uplink.reports.flushed([text])
-        if text in self._noted:
-            return
-        try:
-            await self._on_disk(lambda: self._tools.custody.strike("uplink", text))
-        except CustodyError as error:
-            log.error("%s", error)  # noqa: TRY400 - a sentence for people; it is cleared once more after a restart
+            self._tasks.create_task(self._inventory.strike(text), name=f"crossing strike {text}")
 
     # Effects ----------------------------------------------------------------------------------------------------------
 
@@ -433,14 +417,14 @@ class Crossing:
             return self._core.on_refused(manifest.id, refusal)
         self._host.make_room(manifest.bytes)
         fresh = Held(0, job.envelope, manifest, job.line, self._tools.wall_clock())
-        custody = self._tools.custody
-        self._core.on_held(await self._on_disk(lambda: custody.hold(self.participant, fresh, job.content)))
+        custody, disk = self._tools.custody, self._tools.disk
+        self._core.on_held(await on_disk(disk, lambda: custody.hold(self.participant, fresh, job.content)))
         self._delivery.look_again()
         return []
 
     async def _rechunk(self, job: Rechunk) -> None:
-        held, manifest, custody = job.held, job.manifest, self._tools.custody
-        content = await self._on_disk(lambda: custody.content(held.position))
+        held, manifest, custody, disk = job.held, job.manifest, self._tools.custody, self._tools.disk
+        content = await on_disk(disk, lambda: custody.content(held.position))
         judged = held.manifest  # only the chunking may differ: the rest was set against the header
         due = make_manifest(
             content, "update", manifest.chunk_bytes,
@@ -452,14 +436,14 @@ class Crossing:
         limit = self._core.limit
         if limit is not None and manifest.chunk_bytes > limit:
             return
-        renewed = replace(held, envelope=job.envelope, manifest=manifest)
-        await self._on_disk(lambda: custody.rechunk(held.position, job.envelope, manifest))
-        self._core.on_rechunked(renewed)
-        self._delivery.on_rechunked(renewed)
+        await on_disk(disk, lambda: custody.rechunk(held.position, job.envelope, manifest))
+        renewed = self._core.on_rechunked(job.envelope, manifest)
+        if renewed is not None:
+            self._delivery.on_rechunked(renewed)
 
     async def _settle(self, receipt: Receipt) -> None:
         custody, key = self._tools.custody, (self.federation, self.participant)
-        await self._on_disk(lambda: custody.settle(*key, receipt))
+        await on_disk(self._tools.disk, lambda: custody.settle(*key, receipt))
         self._delivery.on_settled(receipt.id)
         self._say(receipt)
 
@@ -475,6 +459,3 @@ class Crossing:
                 "not let out for %s in %s (%s, %d so far): %s",
                 self.participant, self.federation, refusal.why, self.refused[refusal.why], refusal.detail,
             )  # fmt: skip
-
-    async def _on_disk(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._tools.disk, work)

@@ -39,7 +39,6 @@ CREATE TABLE IF NOT EXISTS retained (
     side TEXT NOT NULL, federation TEXT NOT NULL, participant TEXT NOT NULL, topic TEXT NOT NULL,
     PRIMARY KEY (side, topic)
 );
-CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
 
@@ -237,7 +236,7 @@ class Custody:
             found.append(Mirrored(TransferManifest.model_validate_json(str(manifest)), content))
         return found
 
-    # Inventories and settings -----------------------------------------------------------------------------------------
+    # Inventories ------------------------------------------------------------------------------------------------------
 
     def note(self, side: str, federation: str, participant: str, topic: str) -> None:
         """A retained topic that the bridge puts on the broker of this side (`plant` or `uplink`)."""
@@ -260,13 +259,3 @@ class Custody:
             participant,
         )
         return {str(topic) for (topic,) in rows}
-
-    def get(self, name: str) -> str | None:
-        """A setting that was found out."""
-        rows = self._rows("SELECT value FROM settings WHERE name = ?", name)
-        return str(rows[0][0]) if rows else None
-
-    def put(self, name: str, value: str) -> None:
-        """Keep a setting."""
-        with self._change() as cursor:
-            cursor.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))

@@ -10,6 +10,7 @@ from concurrent.futures import Executor
 from typing import Protocol
 
 from broker_bridge.bridge.custody import Custody, CustodyError, Gone, Held
+from broker_bridge.bridge.disk import on_disk
 from broker_bridge.bridge.egress import Egress
 from broker_bridge.bridge.inspection import Why
 from broker_bridge.bridge.ledger import Transfer
@@ -45,6 +46,9 @@ class Queue(Protocol):
 
     def give_up(self, held: Held, why: Why, detail: str) -> None:
         """It is not sent after all."""
+
+    def begun(self, held: Held) -> None:
+        """From now on some of it may have left."""
 
     def gone(self, held: Held) -> None:
         """The store has it no more."""
@@ -84,8 +88,6 @@ class Delivery:
         self._upload: Upload | None = None
         self._transfer: Transfer | None = None
         self._changed = asyncio.Event()
-        self._begun: set[int] = set()
-        """Positions of what was under way before: what has arrived above is asked for first."""
         self.sending: Held | None = None
         """The transfer that is on its way now."""
 
@@ -152,29 +154,24 @@ class Delivery:
         limit = self._queue.limit
         for held in self._queue.queue:
             age_s = self._wall_clock() - held.stored_at
-            if age_s > self._max_age_s and not self._was_begun(held):
+            if age_s > self._max_age_s and not held.begun:
                 self._queue.give_up(held, Why.EXPIRED, f"it waited {age_s:.0f} s; its round is over")
                 continue
             if self._uplink.is_open and (limit is None or held.manifest.chunk_bytes <= limit):
                 return held  # what doesn't fit waits for smaller chunks, and holds nobody up
         return None
 
-    def _was_begun(self, held: Held) -> bool:
-        return held.begun or held.position in self._begun
-
     async def _send(self, held: Held) -> None:
         manifest = held.manifest
         if not self._egress.lasts(manifest.bytes + MANIFEST_BYTES, 1 + len(manifest.chunks)):
             self._queue.give_up(held, Why.BUDGET, "today's budget doesn't last for it")
             return
-        loop = asyncio.get_running_loop()
-        content = await loop.run_in_executor(self._disk, self._custody.content, held.position)
+        content = await on_disk(self._disk, lambda: self._custody.content(held.position))
         self._transfer = Transfer(manifest.sha256, content)
         self.sending = held
-        ask_first = self._was_begun(held)
-        if not ask_first:
-            await loop.run_in_executor(self._disk, self._custody.begin, held.position)
-            self._begun.add(held.position)
+        if not held.begun:
+            await on_disk(self._disk, lambda: self._custody.begin(held.position))
+            self._queue.begun(held)
         upload = self._upload = Upload(
             Outgoing(content, manifest, own=False),
             self._topic,
@@ -186,7 +183,8 @@ class Delivery:
         )
         if not self._uplink.is_open:
             upload.on_lost()
-        done = await upload.result(ask_first=ask_first)
+        # What has arrived above of a transfer that was under way before is asked for first.
+        done = await upload.result(ask_first=held.begun)
         if done is not None:  # else it was settled otherwise
             self._queue.answered(Receipt(id=manifest.id, result=done.result, code=done.code))
 

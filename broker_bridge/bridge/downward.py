@@ -109,22 +109,23 @@ class Downward:
     def wants(self) -> tuple[Want, ...]:
         """What the next broker should have and doesn't."""
         stalled = self._downloads.stalled
-        lacking = [(Want.SKELETON, self._plan.template.skeleton)] if self._plan is not None else []
-        lacking += [(_VERSIONS[kind], version.full) for kind, version in self._versions.items()]
-        return tuple(want for want, manifest in lacking if manifest.id in stalled)
+        return tuple(want for want, manifest in self._by_want.items() if manifest.id in stalled)
 
     def held(self, want: Want) -> TransferManifest | None:
         """What answers this want, where it is on the plant's broker already."""
-        manifests = {_VERSIONS[kind]: version.full for kind, version in self._versions.items()}
-        if self._plan is not None:
-            manifests[Want.SKELETON] = self._plan.template.skeleton
-        manifest = manifests.get(want)
+        manifest = self._by_want.get(want)
         return manifest if manifest is not None and self.is_held(manifest) else None
 
     def is_held(self, manifest: TransferManifest) -> bool:
         """Whether this transfer is on the plant's broker, or will be."""
         name = mirror_name(manifest)
         return name in self._held or name in self._keeping
+
+    @property
+    def _by_want(self) -> dict[Want, TransferManifest]:
+        """What would answer each want."""
+        found = {Want.SKELETON: self._plan.template.skeleton} if self._plan is not None else {}
+        return found | {_VERSIONS[kind]: version.full for kind, version in self._versions.items()}
 
     @property
     def deadline(self) -> float | None:

@@ -6,12 +6,11 @@ the export policy, the day's budget, and that the record could be written.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 
-from broker_bridge.bridge.inspection import Why
+from broker_bridge.bridge.disk import on_disk
 from broker_bridge.bridge.ledger import Departure, LedgerError, Transfer
 from broker_bridge.bridge.policy import EXPORTS, Budget, Export, ExportPolicy
 from broker_bridge.session import PublishRefused, SessionLost
@@ -24,10 +23,6 @@ class NothingLeaves(SessionLost):
 
 class NotAllowed(PublishRefused):
     """This message doesn't leave: no line of the policy allows it, or today's budget is spent."""
-
-    def __init__(self, why: Why, sentence: str) -> None:
-        super().__init__(sentence)
-        self.why = why
 
 
 Record = Callable[[Sequence[Departure]], None]
@@ -125,7 +120,7 @@ class Egress:
     async def _write(self, departure: Departure) -> None:
         """Put it on record, in the thread of the disk. Raises: NothingLeaves."""
         try:
-            await asyncio.get_running_loop().run_in_executor(self._disk, self._record, [departure])
+            await on_disk(self._disk, lambda: self._record([departure]))
         except LedgerError as error:
             self.problem = str(error)
             self.held_back = True
@@ -138,14 +133,14 @@ class Egress:
             self._check_pause()
         departure = self._departure(topic, payload, transfer)
         if not self.budget.spend(self._today(), len(payload)):
-            raise NotAllowed(Why.BUDGET, "today's budget is spent")
+            raise NotAllowed("today's budget is spent")
         return departure
 
     def _departure(self, topic: FlTopic, payload: bytes, transfer: Transfer | None) -> Departure:
         export = EXPORTS.get(topic.kind)
         line = self._policy.line(topic.federation, topic.participant or "", export) if export is not None else None
         if export is None or line is None:
-            raise NotAllowed(Why.POLICY, f"no line of the export policy allows {topic.kind.path}")
+            raise NotAllowed(f"no line of the export policy allows {topic.kind.path}")
         return Departure(topic.federation, topic.participant or "", str(topic), export, line, payload, transfer)
 
     def _check_pause(self) -> None:

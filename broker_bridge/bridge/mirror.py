@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
-from typing import TypeVar
 
 from broker_bridge.assembly import IntegrityError
 from broker_bridge.bridge.custody import Custody, CustodyError, Mirrored
+from broker_bridge.bridge.disk import on_disk
 from broker_bridge.bridge.downward import (
     MIRRORED,
     Downward,
@@ -23,6 +23,7 @@ from broker_bridge.bridge.downward import (
     Rechunk,
     WantsChanged,
 )
+from broker_bridge.bridge.inventory import Inventory
 from broker_bridge.downloads import CHUNK_KINDS, Subscribe, Unsubscribe
 from broker_bridge.publisher import Payload, Publisher
 from broker_bridge.session import BrokerRefused, Message, PublishRefused, Session, SessionLost
@@ -34,7 +35,6 @@ from uns_topics.topics import FlTopic, Kind
 from uns_topics.transfers import TransferManifest, chunk_of, decode_chunk, encode_chunk
 
 log = logging.getLogger("headgate.bridge")
-T = TypeVar("T")
 
 SETTLE_S = 5.0
 """How long a broker may take to send its retained messages after a subscription; MQTT has no `there is none`."""
@@ -42,6 +42,19 @@ REPEAT_S = 15.0
 """What a participant wants although it is there is put on the plant's broker again, at most once in this time."""
 _CHUNKS = frozenset(CHUNK_KINDS.values())
 _BY_WANT = {Want.PLAN: Kind.PLAN, Want.CURRENT: Kind.MODEL_CURRENT, Want.CANDIDATE: Kind.MODEL_CANDIDATE}
+
+
+def kept_plan(custody: Custody, federation: str) -> Plan | None:
+    """The last plan that was kept; None where there is none, or none that this release can read."""
+    payload = custody.plan(federation)
+    if payload is None:
+        return None
+    try:
+        body = read(FlTopic(federation, Kind.PLAN), payload)[1]
+    except PayloadError as error:
+        log.warning("the plan that was kept can't be read any more: %s; a new one is waited for", error)
+        return None
+    return body if isinstance(body, Plan) else None
 
 
 class FederationMirror:
@@ -67,7 +80,7 @@ class FederationMirror:
         self.federation = federation
         self.refused: Counter[str] = Counter()
         """Messages from the next broker that were not what their topic declares."""
-        self.plan = self._kept_plan(custody)
+        self.plan = kept_plan(custody, federation)
         self._custody = custody
         self._disk = disk
         self._plant = plant
@@ -76,7 +89,7 @@ class FederationMirror:
         self._clock = clock
         mirrored = custody.mirrors(federation)
         self._core = Downward(federation, self.plan, mirrored)
-        self._noted = custody.noted("plant", federation, "")
+        self._inventory = Inventory(custody, disk, plant, "plant", federation)
         self._lead: Session | None = None
         self._leader = ""
         self._jobs: asyncio.Queue[Effect] = asyncio.Queue()
@@ -87,17 +100,6 @@ class FederationMirror:
             if one.content is not None:
                 self._show(one.manifest, one.content)
         self._do(self._core.start())
-
-    def _kept_plan(self, custody: Custody) -> Plan | None:
-        payload = custody.plan(self.federation)
-        if payload is None:
-            return None
-        try:
-            body = read(FlTopic(self.federation, Kind.PLAN), payload)[1]
-        except PayloadError as error:
-            log.warning("the plan that was kept can't be read any more: %s; a new one is waited for", error)
-            return None
-        return body if isinstance(body, Plan) else None
 
     @property
     def wants(self) -> tuple[Want, ...]:
@@ -125,7 +127,9 @@ class FederationMirror:
     def reconcile(self, session: Session) -> None:
         """Some time after a connect: what was cleared while we were away is cleared at the plant."""
         if self._lead is session:
-            self._do(self._core.reconcile([FlTopic.parse(topic) for topic in sorted(self._noted)], self._clock()))
+            self._do(
+                self._core.reconcile([FlTopic.parse(topic) for topic in sorted(self._inventory.topics)], self._clock())
+            )
 
     def on_message(self, topic: FlTopic, message: Message) -> None:
         """A message of the leading session; never raises for what it holds."""
@@ -220,10 +224,10 @@ class FederationMirror:
                 await self._mirror(topic, payload)
             case PlanCame(plan, payload):
                 self.plan = plan
-                await self._on_disk(lambda: self._custody.keep_plan(self.federation, payload))
+                await on_disk(self._disk, lambda: self._custody.keep_plan(self.federation, payload))
                 self._on_plan(plan)
             case Keep(manifest, content):
-                await self._on_disk(lambda: self._custody.mirror(self.federation, Mirrored(manifest, content)))
+                await on_disk(self._disk, lambda: self._custody.mirror(self.federation, Mirrored(manifest, content)))
                 self._core.on_kept(manifest)
                 self._show(manifest, content)
             case Rechunk(old, new):
@@ -234,34 +238,24 @@ class FederationMirror:
     async def _mirror(self, topic: FlTopic, payload: bytes) -> None:
         text = str(topic)
         if payload:
-            if text not in self._noted:
-                await self._on_disk(lambda: self._custody.note("plant", self.federation, "", text))
-                self._noted.add(text)
-            self._plant.put(text, _constant(payload))
-        elif text in self._noted:
-            self._noted.discard(text)
-            self._plant.clear(text)
-            self._background(self._strike(text), f"strike {text}")
-
-    async def _strike(self, topic: str) -> None:
-        await self._plant.flushed([topic])
-        if topic not in self._noted:
-            await self._on_disk(lambda: self._custody.strike("plant", topic))
+            await self._inventory.put(text, lambda: payload)
+        elif self._inventory.clear(text):
+            self._background(self._inventory.strike(text), f"strike {text}")
 
     async def _rechunk(self, old: TransferManifest, new: TransferManifest) -> None:
-        held = {one.name: one for one in await self._on_disk(lambda: self._custody.mirrors(self.federation))}
-        known = next((one for one in held.values() if one.manifest == old), None)
+        held = await on_disk(self._disk, lambda: self._custody.mirrors(self.federation))
+        known = next((one for one in held if one.manifest == old), None)
         if known is None or known.content is None:
             return
         content = known.content
-        await self._on_disk(lambda: self._custody.mirror(self.federation, replace(known, manifest=new)))
+        await on_disk(self._disk, lambda: self._custody.mirror(self.federation, replace(known, manifest=new)))
         self._show(new, content)
         for topic in set(self._topics(old)) - set(self._topics(new)):
             self._plant.clear(topic)
 
     async def _drop(self, manifest: TransferManifest) -> None:
         cleared = Mirrored(manifest, None)
-        await self._on_disk(lambda: self._custody.mirror(self.federation, cleared))
+        await on_disk(self._disk, lambda: self._custody.mirror(self.federation, cleared))
         topics = self._topics(manifest)
         for topic in topics:
             self._plant.clear(topic)
@@ -270,8 +264,12 @@ class FederationMirror:
     async def _forget(self, cleared: Mirrored, topics: Sequence[str]) -> None:
         await self._plant.flushed(topics)
         # The same bytes may have come back meanwhile, as a version that was rolled back to.
-        if not self._core.is_held(cleared.manifest):
-            await self._on_disk(lambda: self._custody.forget_mirrored(self.federation, cleared.name))
+        if self._core.is_held(cleared.manifest):
+            return
+        try:
+            await on_disk(self._disk, lambda: self._custody.forget_mirrored(self.federation, cleared.name))
+        except CustodyError as error:
+            log.error("%s", error)  # noqa: TRY400 - a sentence for people; it is tidied up after a restart
 
     def _show(self, manifest: TransferManifest, content: bytes) -> None:
         for index, topic in enumerate(self._topics(manifest)):
@@ -285,21 +283,8 @@ class FederationMirror:
         ]
 
     def _background(self, work: Coroutine[None, None, None], name: str) -> None:
-        async def survive() -> None:
-            try:
-                await work
-            except CustodyError as error:
-                log.error("%s", error)  # noqa: TRY400 - a sentence for people; it is tidied up after a restart
-
         assert self._tasks is not None
-        self._tasks.create_task(survive(), name=f"mirror {self.federation} {name}")
-
-    async def _on_disk(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._disk, work)
-
-
-def _constant(payload: bytes) -> Payload:
-    return lambda: payload
+        self._tasks.create_task(work, name=f"mirror {self.federation} {name}")
 
 
 def _chunk(content: bytes, manifest: TransferManifest, index: int) -> Payload:

@@ -291,7 +291,7 @@ class Bridge:
             for crossing in self.crossings.values():
                 crossing.uplink.set_paused(self._paused)
                 if self._paused:
-                    self._start(crossing.uplink.say_paused(), "bridge says that it is paused")
+                    self._start(crossing.uplink.say_offline(), "bridge says that it is paused")
         day = self._today()
         held_back = self.egress.held_back and not self._paused
         if day != self._said_day or held_back:

@@ -110,7 +110,7 @@ class Uplink:
     async def close(self) -> None:
         """Say that nothing passes any more, then leave."""
         self.set_paused(True)
-        await self._say_offline()
+        await self.say_offline()
         await self._link.close()
 
     def say_presence(self) -> None:
@@ -128,9 +128,19 @@ class Uplink:
             self._plant_up = up
             self.say_presence()
 
-    async def say_paused(self) -> None:
+    async def say_offline(self) -> None:
         """The one sign that leaves while the plant has paused the bridge: that nothing passes."""
-        await self._say_offline()
+        live = self._session
+        if live is None or not self._with_presence:
+            return
+        text, payload = str(self._via), self._writer.seal(BridgeStatus(birth=self._birth, state="offline"))
+        try:
+            async with asyncio.timeout(LAST_WORD_S):
+                await self._egress.leave(
+                    self._via, payload, lambda: live.publish(text, payload, retain=True), presence=True
+                )
+        except (TimeoutError, SessionLost, PublishRefused) as error:
+            log.info("that nothing passes couldn't be said: %s", str(error) or "no answer in time")
 
     async def leave(self, topic: FlTopic, payload: bytes, *, retain: bool, transfer: Transfer | None = None) -> None:
         """Let one message out. Raises: SessionLost, PublishRefused."""
@@ -151,19 +161,6 @@ class Uplink:
     async def _leave_text(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
         assert qos == 1  # what a publisher owns always travels at QoS 1
         await self.leave(FlTopic.parse(topic), payload, retain=retain)
-
-    async def _say_offline(self) -> None:
-        live = self._session
-        if live is None or not self._with_presence:
-            return
-        text, payload = str(self._via), self._writer.seal(BridgeStatus(birth=self._birth, state="offline"))
-        try:
-            async with asyncio.timeout(LAST_WORD_S):
-                await self._egress.leave(
-                    self._via, payload, lambda: live.publish(text, payload, retain=True), presence=True
-                )
-        except (TimeoutError, SessionLost, PublishRefused) as error:
-            log.info("that nothing passes couldn't be said: %s", str(error) or "no answer in time")
 
     async def _make_will(self, birth: int) -> Will | None:
         self._birth, self._will_bytes = birth, 0
@@ -188,7 +185,7 @@ class Uplink:
         self._hearers.session(session)
         self._shift()
         if self._paused:
-            await self._say_offline()
+            await self.say_offline()
 
     def _on_down(self, reason: str) -> None:
         if self._session is not None:

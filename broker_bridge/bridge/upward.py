@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from broker_bridge.bridge.custody import Held
 from broker_bridge.bridge.inspection import Passed, Refusal, Why, judge_manifest, receipt_code
@@ -100,11 +101,6 @@ class Upward:
         """The most that an update can have, and so a chunk of one; 0 before there is a plan."""
         return self._inbox.max_bytes
 
-    @property
-    def strays(self) -> int:
-        """Chunks that belonged to no open transfer."""
-        return self._inbox.strays
-
     def on_plan(self, plan: Plan) -> None:
         """The federation's plan, new or again: it says how large an update can be."""
         self._plan = plan
@@ -164,10 +160,13 @@ class Upward:
         """It couldn't be stored: it is forgotten here, and its sender asks again."""
         self._in_hand.discard(transfer)
 
-    def on_rechunked(self, held: Held) -> None:
-        """A held transfer goes by this manifest from now on."""
-        if held.manifest.id in self._queue:
-            self._queue[held.manifest.id] = held
+    def on_rechunked(self, envelope: Envelope, manifest: TransferManifest) -> Held | None:
+        """A held transfer goes by this manifest from now on; None where it was answered meanwhile."""
+        return self._renew(manifest.id, envelope=envelope, manifest=manifest)
+
+    def on_begun(self, transfer: str) -> None:
+        """Some of a held transfer may have left."""
+        self._renew(transfer, begun=True)
 
     def on_dropped(self, transfer: str, why: Why, detail: str) -> list[Effect]:
         """A held transfer is not sent after all."""
@@ -201,6 +200,13 @@ class Upward:
                         self._in_hand.add(manifest.id)
                         effects.append(Judge(manifest, known.envelope, known.line, content))
         return effects
+
+    def _renew(self, transfer: str, **changes: Any) -> Held | None:
+        held = self._queue.get(transfer)
+        if held is None:
+            return None
+        renewed = self._queue[transfer] = replace(held, **changes)
+        return renewed
 
     def _turn_away(self, transfer: str, refusal: Refusal) -> list[Effect]:
         receipt = Receipt(id=transfer, result="rejected", code=receipt_code(refusal.why))

@@ -15,15 +15,13 @@ from rich.table import Table
 from broker_bridge.bridge.config import BridgeConfig
 from broker_bridge.bridge.custody import Custody
 from broker_bridge.bridge.dry_run import DryRun
+from broker_bridge.bridge.mirror import kept_plan
 from broker_bridge.bridge.policy import ExportPolicy
 from broker_bridge.paho_session import PahoConnector
 from broker_bridge.session import Message
 from headgate.exits import Exit
 from headgate.running import run_service
-from uns_topics.envelope import PayloadError
-from uns_topics.payloads import read
 from uns_topics.plan import Plan
-from uns_topics.topics import FlTopic, Kind
 
 WIDTH = 100
 
@@ -59,17 +57,13 @@ def run_dry(config: BridgeConfig, policy: ExportPolicy, minutes: float, *, as_js
 def _kept_plans(config: BridgeConfig) -> dict[str, Plan]:
     """What a bridge of this configuration has kept; nothing where none has run yet."""
     path = config.data_dir / "bridge.sqlite"
-    plans: dict[str, Plan] = {}
     if not path.exists():
-        return plans
+        return {}
     with contextlib.closing(Custody(path)) as custody:
-        for federation in {p.federation for p in config.participants}:
-            payload = custody.plan(federation)
-            with contextlib.suppress(PayloadError):
-                body = read(FlTopic(federation, Kind.PLAN), payload)[1] if payload is not None else None
-                if isinstance(body, Plan):
-                    plans[federation] = body
-    return plans
+        plans = {
+            federation: kept_plan(custody, federation) for federation in {p.federation for p in config.participants}
+        }
+    return {federation: plan for federation, plan in plans.items() if plan is not None}
 
 
 def _show(run: DryRun, seconds: float, *, as_json: bool) -> None:

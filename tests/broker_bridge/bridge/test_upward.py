@@ -144,6 +144,26 @@ def test_held_bytes_in_other_chunks_need_not_come_again() -> None:
     assert world.announce(smaller) == [Rechunk(held, ENVELOPE, smaller)]
 
 
+def test_other_chunks_don_t_forget_that_some_may_have_left() -> None:
+    world = World()
+    manifest = world.whole(1)
+    world.core.on_begun(manifest.id)
+    smaller = manifest_of(update(round_number=1), round_number=1, chunk_bytes=50)
+    renewed = world.core.on_rechunked(ENVELOPE, smaller)
+    assert renewed is not None
+    assert (renewed.manifest, renewed.begun) == (smaller, True)
+    assert world.core.queue == (renewed,)
+
+
+def test_what_was_answered_is_neither_begun_nor_chunked_again() -> None:
+    world = World()
+    manifest = world.whole(1)
+    world.do(world.core.on_answered(Receipt(id=manifest.id, result="accepted")))
+    world.core.on_begun(manifest.id)
+    assert world.core.on_rechunked(ENVELOPE, manifest) is None
+    assert world.core.queue == ()
+
+
 def test_chunks_that_are_too_large_for_the_uplink_aren_t_taken() -> None:
     world = World()
     world.core.limit = 99
