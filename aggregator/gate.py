@@ -18,8 +18,8 @@ from aggregator.state import State
 from uns_topics.codes import Code
 from uns_topics.encodings import EncodingError
 from uns_topics.envelope import PayloadError
-from uns_topics.norms import l2_norm
 from uns_topics.presence import ParticipantState
+from uns_topics.sums import l2_norm
 from uns_topics.tensors import Role, TensorTable
 from uns_topics.transfers import TransferKind, TransferManifest
 from uns_topics.update import UPDATE_VERSION, Update, decode_update, max_update_bytes, unpack_groups

@@ -1,4 +1,4 @@
-"""Lengths and distances of the deltas of a round, block by block; the same on every CPU, as in `uns_topics.norms`."""
+"""Lengths and distances of the deltas of a round, block by block; the same on every CPU, as in `uns_topics.sums`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aggregator.updates import UpdateSet
-from uns_topics.norms import BLOCK, sum_of_squares
+from uns_topics.sums import BLOCK, sum_of_squares
 from uns_topics.tensors import Vector
 
 

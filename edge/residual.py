@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from uns_topics.codes import Code
-from uns_topics.norms import l2_norm
+from uns_topics.sums import l2_norm
 from uns_topics.tensors import Vector
 
 MAX_AGE_VERSIONS = 20

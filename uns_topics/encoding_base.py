@@ -1,4 +1,4 @@
-"""What every encoding of `weight` tensors is, and the sums that it may use: the same bits on every CPU.
+"""What every encoding of `weight` tensors is: the same bits on every CPU.
 
 A list of values has one byte string: decoding refuses unused bits, padding that is not zero and scales that are not the
 smallest. So whoever judges an update knows that no byte of it is free to carry something else.
@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from uns_topics.tensors import Vector
 
@@ -49,19 +48,6 @@ def check_limit(values: Vector, name: str) -> None:
     """Raises: EncodingError: a value is NaN or beyond what a scale can carry."""
     if values.size and not max(float(values.max()), -float(values.min())) <= LIMIT:
         raise EncodingError(f"a value beyond {LIMIT} doesn't fit {name}")
-
-
-def stable_sum(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Sums along the last axis in float64: halves are added elementwise, so that the order is the same on every CPU.
-
-    `numpy.sum` leaves the order to its kernel, which depends on the CPU.
-    """
-    total = values.astype(np.float64)
-    while (length := total.shape[-1]) > 1:
-        half = (length + 1) // 2
-        total[..., : length - half] += total[..., half:]
-        total = total[..., :half]
-    return total[..., 0] if total.shape[-1] else np.zeros(total.shape[:-1])
 
 
 def checked_scales(raw: memoryview | bytes, count: int) -> Vector:

@@ -11,7 +11,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from uns_topics.encoding_base import TINY, EncodingError, check_limit, checked_scales, stable_sum
+from uns_topics.encoding_base import TINY, EncodingError, check_limit, checked_scales
+from uns_topics.sums import stable_sum
 from uns_topics.tensors import Vector
 
 BLOCK = 2560

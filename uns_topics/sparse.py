@@ -13,8 +13,9 @@ import struct
 import numpy as np
 import numpy.typing as npt
 
-from uns_topics.encoding_base import TINY, EncodingError, check_limit, checked_scales, stable_sum
+from uns_topics.encoding_base import TINY, EncodingError, check_limit, checked_scales
 from uns_topics.quantised import MAX_INT8
+from uns_topics.sums import stable_sum
 from uns_topics.tensors import Vector
 
 ONE_IN = 20

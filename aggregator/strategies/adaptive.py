@@ -19,7 +19,7 @@ from aggregator.fold import BLOCK, weighted_mean
 from aggregator.strategies.base import Step, StrategyState
 from aggregator.strategies.weighting import Weighting
 from aggregator.updates import UpdateSet
-from uns_topics.norms import l2_norm
+from uns_topics.sums import l2_norm
 from uns_topics.tensors import TensorTable
 
 Block = npt.NDArray[np.float64]

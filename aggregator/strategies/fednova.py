@@ -17,7 +17,7 @@ from aggregator.fold import FoldError, require, weighted_sum
 from aggregator.strategies.base import Step, StrategyState
 from aggregator.strategies.weighting import Weighting
 from aggregator.updates import UpdateSet
-from uns_topics.norms import l2_norm
+from uns_topics.sums import l2_norm
 from uns_topics.tensors import TensorTable
 
 

@@ -16,7 +16,7 @@ from aggregator.measures import squared_distances
 from aggregator.strategies.base import Step, StrategyState
 from aggregator.updates import UpdateSet
 from uns_topics.model import FileValue
-from uns_topics.norms import l2_norm
+from uns_topics.sums import l2_norm
 from uns_topics.tensors import TensorTable
 
 

@@ -16,7 +16,7 @@ from aggregator.measures import norms
 from aggregator.strategies.base import Step, StrategyState
 from aggregator.strategies.weighting import RobustWeighting
 from aggregator.updates import UpdateSet
-from uns_topics.norms import l2_norm
+from uns_topics.sums import l2_norm
 from uns_topics.tensors import TensorTable
 
 

@@ -13,7 +13,7 @@ from aggregator.fold import require
 from aggregator.strategies.base import Step, StrategyState
 from aggregator.updates import UpdateSet
 from uns_topics.model import FileValue
-from uns_topics.norms import l2_norm
+from uns_topics.sums import l2_norm
 from uns_topics.tensors import TensorTable, Vector
 
 _ROUNDING = 1e-9

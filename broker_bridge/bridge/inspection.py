@@ -17,11 +17,11 @@ from uns_topics.codes import Code
 from uns_topics.encodings import EncodingError
 from uns_topics.envelope import Envelope, PayloadError, seal, split_signature
 from uns_topics.model import Value
-from uns_topics.norms import l2_norm
 from uns_topics.payloads import read
 from uns_topics.plan import Plan
 from uns_topics.presence import ParticipantStatus
 from uns_topics.scope import needs_plan, report_problem
+from uns_topics.sums import l2_norm
 from uns_topics.tensors import Role
 from uns_topics.topics import FlTopic, Kind
 from uns_topics.transfers import TransferKind, TransferManifest

@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__  # type: ignore[attr-defined]
 
-from uns_topics.encoding_base import LIMIT, TINY, stable_sum
+from uns_topics.encoding_base import LIMIT, TINY
 from uns_topics.encodings import ENCODINGS, Encoding, EncodingError, encoding
 from uns_topics.quantised import BLOCK
 from uns_topics.sparse import most_kept
+from uns_topics.sums import stable_sum
 
 LOSSY = tuple(e for e in ENCODINGS.values() if e.feedback)
 SIZES = (0, 1, 2, 4, 5, 6, 19, 20, 21, 100, BLOCK - 1, BLOCK, BLOCK + 1, 33 * BLOCK + 7)
