@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, delete, event, func, insert, select, update
+from sqlalchemy import Column, Connection, create_engine, delete, event, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
@@ -219,24 +219,20 @@ class Store:
 
     def strategy_state(self, version: int) -> bytes | None:
         """The strategy's state that belongs to a version."""
-        t = tables.strategy_state
-        with self._transaction() as connection:
-            body = connection.execute(select(t.c.body).where(t.c.version == version)).scalar()
-        return None if body is None else bytes(body)
+        return self._of_version(tables.strategy_state.c.body, version)
 
     def step(self, version: int) -> bytes | None:
         """The encoded step from a version's parent; None where it only goes down whole."""
-        t = tables.steps
-        with self._transaction() as connection:
-            body = connection.execute(select(t.c.body).where(t.c.version == version)).scalar()
-        return None if body is None else bytes(body)
+        return self._of_version(tables.steps.c.body, version)
 
     def step_residual(self, version: int) -> bytes | None:
         """What the step to a version left out: the next step from it adds that."""
-        t = tables.steps
+        return self._of_version(tables.steps.c.residual, version)
+
+    def _of_version(self, column: Column[Any], version: int) -> bytes | None:
         with self._transaction() as connection:
-            residual = connection.execute(select(t.c.residual).where(t.c.version == version)).scalar()
-        return None if residual is None else bytes(residual)
+            found = connection.execute(select(column).where(column.table.c.version == version)).scalar()
+        return None if found is None else bytes(found)
 
     def history(self, last: int) -> tuple[RoundSummary, ...]:
         """The last rounds, oldest first."""

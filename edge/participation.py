@@ -455,8 +455,9 @@ class Participation:
         if self._parent(manifest) is not None:
             return step
         current = self._current
-        is_coming = current is not None and current is not manifest and current.version == manifest.lineage.parent
-        return None if is_coming and current is not None and current.sha256 not in self._refused else manifest.full
+        if current is None or current is manifest or current.version != manifest.lineage.parent:
+            return manifest.full
+        return manifest.full if current.sha256 in self._refused else None
 
     def _serve_current(self) -> list[Effect]:
         current = self._current
