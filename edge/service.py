@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import logging
 import random
 import secrets
 import sqlite3
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from broker_bridge.aiomqtt_session import AiomqttConnector
@@ -29,7 +27,7 @@ from edge.plant import Plant, Served
 from edge.quality import QualityCounters
 from edge.signal_map import MapError, SignalMap, bind
 from edge.store import SampleStore, StoreError
-from edge.trainer_client import TrainerProcess
+from edge.trainer_client import make_trainer
 from edge.workshop import Workshop
 from uns_topics.codes import Reason
 from uns_topics.contract import Contract
@@ -86,13 +84,12 @@ class _Edge:
         self._core = Participation(
             config.participant, config.federation, approved=approved, covers=self._why_not_covered
         )
-        trainer = _trainer(config)
         self._workshop = Workshop(
             config.participant,
             self._store,
             self._store_thread,
             ModelStore(config.data_dir / "models"),
-            trainer,
+            make_trainer(config.trainer),
             config.data_dir,
         )
         fl: Connector = AiomqttConnector(config.broker)
@@ -284,15 +281,3 @@ class _Edge:
     def _traffic(self) -> dict[str, int]:
         plant = self._plant
         return {"bytes_kept": plant.bytes_kept, "instances": plant.instances} if plant is not None else {}
-
-
-def _trainer(config: EdgeConfig) -> TrainerProcess | None:
-    """The trainer process, or None where training is off or torch is not installed."""
-    if not config.trainer.enabled:
-        return None
-    if config.trainer.command is not None:
-        return TrainerProcess(list(config.trainer.command), timeout_s=config.trainer.timeout_s)
-    if importlib.util.find_spec("torch") is None:
-        log.warning("torch is not installed: this edge only runs inference (pip install 'headgate[train]')")
-        return None
-    return TrainerProcess([sys.executable, "-m", "edge.training.worker"], timeout_s=config.trainer.timeout_s)

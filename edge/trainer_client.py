@@ -7,9 +7,11 @@ event here, not the end of the edge.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
 import os
 import signal
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from edge.config import TrainerConfig
 from edge.trainer_protocol import EXIT_NOT_INSTALLED, HEAD_BYTES, FrameError, decode_body, encode_frame, frame_length
 from uns_topics.codes import Reason
 from uns_topics.plan import Training
@@ -148,6 +151,18 @@ class TrainerProcess:
             except OSError as error:
                 raise TrainerError(Reason.NO_TRAINER, f"{self._command[0]} can't be started: {error}") from None
         return self._process
+
+
+def make_trainer(config: TrainerConfig) -> TrainerProcess | None:
+    """The trainer of a configuration; None where training is off or torch is not installed."""
+    if not config.enabled:
+        return None
+    command = config.command
+    if command is None and importlib.util.find_spec("torch") is None:
+        log.warning("torch is not installed: this edge only runs inference (pip install 'headgate[train]')")
+        return None
+    command = command or (sys.executable, "-m", "edge.training.worker")
+    return TrainerProcess(list(command), timeout_s=config.timeout_s, factories=config.factories)
 
 
 def _order(op: str, base: Vector, settings: Training, class_weights: tuple[float, ...], seed: int) -> dict[str, Any]:

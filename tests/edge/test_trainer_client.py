@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge.config import TrainerConfig
 from edge.dataset import Dataset
-from edge.trainer_client import CLOSE_S, TrainerError, TrainerProcess
+from edge.trainer_client import CLOSE_S, TrainerError, TrainerProcess, make_trainer
 from edge.trainer_protocol import FrameError, decode_body, encode_frame, frame_length, read_frame
 from tests.aio import run
 from tests.support.tiny_template import tiny_template, tiny_vector
@@ -221,13 +222,15 @@ def test_the_numpy_trainer_ends_when_its_pipe_closes() -> None:
     run(main())
 
 
-def test_a_site_s_own_modules_are_named_with_the_template() -> None:
+def test_a_site_s_own_modules_are_named_as_its_configuration_lists_them() -> None:
     template = tiny_template()
     program = FRAMES + "request = read_frame(sys.stdin.buffer);"
     program += "sys.stdout.buffer.write(encode_frame({'error': 'no', 'detail': ' '.join(request['factories'])}))"
 
     async def main() -> None:
-        trainer = TrainerProcess([sys.executable, "-c", program], factories=("site.nets:wide", "site.nets:deep"))
+        config = TrainerConfig(command=(sys.executable, "-c", program), factories=("site.nets:wide", "site.nets:deep"))
+        trainer = make_trainer(config)
+        assert trainer is not None
         with pytest.raises(TrainerError, match=r"^site\.nets:wide site\.nets:deep$"):
             await trainer.template(template.skeleton)
         await trainer.close()
@@ -250,3 +253,7 @@ def test_vectors_travel_as_they_are() -> None:
         await trainer.close()
 
     run(main())
+
+
+def test_a_trainer_that_is_switched_off_is_none() -> None:
+    assert make_trainer(TrainerConfig(enabled=False, command=("true",))) is None
