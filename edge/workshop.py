@@ -6,46 +6,40 @@ snapshot is frozen when a round opens: its training part is trained on, its othe
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from edge.baselines import constant_predictions, linear_predictions
-from edge.dataset import Dataset, Part
-from edge.evaluation import Predictions, score
+from edge.dataset import Part
 from edge.model_check import check_in_child
-from edge.models import BATCH_ROWS, Model, ModelRefused, ModelStore, open_own, open_version
+from edge.models import Model, ModelRefused, ModelStore, open_version
 from edge.outbox import Belonging, Outbox, Waiting
+from edge.own_models import OwnModels
 from edge.residual import due
+from edge.scoring import Snapshot
 from edge.store import SampleStore
+from edge.threads import on
 from edge.trainer_client import Trained, TrainerError, TrainerProcess
+from edge.trainer_desk import TrainerDesk
 from uns_topics.codes import Code, Reason
-from uns_topics.contract import ClassLabel, Contract, RunToFailureLabel
+from uns_topics.contract import Contract, RunToFailureLabel
 from uns_topics.encodings import EncodingError, encoding
-from uns_topics.plan import Plan, Training
-from uns_topics.reports import Evaluation, FeatureCell, ModelName, PartScores, Statistics
+from uns_topics.plan import Plan
+from uns_topics.reports import Evaluation, ModelName, PartScores, Statistics
 from uns_topics.rounds import RoundAnnouncement, VersionManifest
-from uns_topics.standardisation import Moments, cells, class_weights, context_slots, fill_standardisation
 from uns_topics.steps import take_step
 from uns_topics.template import Template, TemplateError, read_template
-from uns_topics.tensors import Role, Vector, vector_bytes, vector_from_bytes
+from uns_topics.tensors import Role, vector_from_bytes
 from uns_topics.transfers import transfer_id
 from uns_topics.update import UpdateHeader, pack_groups, pack_update
 
 log = logging.getLogger("headgate.edge")
-
-LOCAL_KEY = "local-only"
-"""Key of the local-only parameters in the store; they never leave the plant."""
-
-Result = TypeVar("Result")
 
 
 class ModelGone(Exception):
@@ -94,26 +88,21 @@ class Workshop:
         self._store_thread = store_thread
         self._scoring = ThreadPoolExecutor(1, thread_name_prefix="scoring")
         self._models = models
-        self._trainer = trainer
-        self._trainer_lock = asyncio.Lock()
-        self._folder = folder
+        self._desk = TrainerDesk(trainer, self._scoring, folder) if trainer is not None else None
         self._plan: Plan | None = None
         self._template: Template | None = None
         self._open: dict[str, Model] = {}
         """By the hash of its vector: a number alone may be claimed twice."""
-        self._snapshot: Dataset | None = None
+        self._snapshot: Snapshot | None = None
         self._snapshot_of: object = None
         self._class_weights: tuple[float, ...] = ()
-        self._local: Model | None = None
-        self._local_steps = 0
-        self._local_base: Vector | None = None
-        self._baselines: dict[ModelName, npt.NDArray[np.float32]] = {}
-        self._trainer_knows: tuple[str, int] | None = None
+        self._own: OwnModels | None = None
+        """Of the template at hand."""
 
     async def close(self) -> None:
         """End the trainer and the scoring thread."""
-        if self._trainer is not None:
-            await self._trainer.close()
+        if self._desk is not None:
+            await self._desk.close()
         self._scoring.shutdown(wait=True, cancel_futures=True)
 
     # Templates and versions ------------------------------------------------------------------------------------------
@@ -151,7 +140,7 @@ class Workshop:
         if problem is not None:
             return problem
         try:
-            await self._run(self._scoring, lambda: self._models.save_template(template))
+            await on(self._scoring, lambda: self._models.save_template(template))
         except OSError as error:
             log.error("the template can't be kept on disk, so a restart will fetch it again: %s", error)  # noqa: TRY400
         self._use(template)
@@ -159,7 +148,8 @@ class Workshop:
 
     def _use(self, template: Template) -> None:
         if self._template is None or self._template.sha256 != template.sha256:
-            self._open, self._local, self._local_base, self._local_steps = {}, None, None, 0
+            self._open = {}
+            self._own = OwnModels(template, self._desk, self._store, self._store_thread, self._scoring)
         self._template = template
 
     async def verify(
@@ -188,7 +178,7 @@ class Workshop:
             return open_version(template, vector, manifest)
 
         try:
-            model = await self._run(self._scoring, work)
+            model = await on(self._scoring, work)
         except ModelRefused as error:
             return str(error)
         self._open[manifest.sha256] = model
@@ -200,7 +190,7 @@ class Workshop:
         hashes = {manifest.sha256, *(known.sha256 for known in held.values())}
         self._open = {sha256: known for sha256, known in self._open.items() if sha256 in hashes}
         try:
-            await self._run(
+            await on(
                 self._scoring,
                 lambda: self._models.save(manifest, model.vector, model.template.sha256, frozenset(held)),
             )
@@ -220,7 +210,7 @@ class Workshop:
     async def mark_served(self, manifest: VersionManifest) -> None:
         """Remember that this version serves: it is what a restart serves until the federation says more."""
         try:
-            await self._run(self._scoring, lambda: self._models.mark_served(manifest.version))
+            await on(self._scoring, lambda: self._models.mark_served(manifest.version))
         except OSError as error:
             log.error("that version %d serves can't be kept on disk: %s", manifest.version, error)  # noqa: TRY400
 
@@ -233,20 +223,20 @@ class Workshop:
             except ModelRefused as error:
                 log.warning("%s", error)
                 continue
-            self._template = model.template
+            self._use(model.template)
             self._open[manifest.sha256] = model
             return manifest, model
         return None
 
     # Samples ---------------------------------------------------------------------------------------------------------
 
-    async def _freeze(self, mark: object) -> Dataset:
+    async def _freeze(self, mark: object) -> Snapshot:
         """The snapshot of this round; taken once."""
         if self._snapshot is None or self._snapshot_of != mark:
             contract = self._contract()
-            dataset = await self._run(self._store_thread, lambda: self._store.dataset(contract))
-            weights = await self._run(self._scoring, lambda: _own_class_weights(dataset, contract))
-            self._snapshot, self._snapshot_of, self._baselines = dataset, mark, {}
+            snapshot = Snapshot(await on(self._store_thread, lambda: self._store.dataset(contract)), contract)
+            weights = await on(self._scoring, snapshot.class_weights)
+            self._snapshot, self._snapshot_of = snapshot, mark
             self._class_weights = self._class_weights or weights
         return self._snapshot
 
@@ -257,59 +247,40 @@ class Workshop:
 
     async def statistics(self, generation: int) -> Statistics | None:
         """This generation's statistics of the training part."""
-        contract = self._contract()
-        dataset = await self._freeze(("statistics", generation))
-
-        def work() -> Statistics:
-            by_slot = _cells(dataset, contract)
-            return Statistics(
-                generation=generation,
-                rows=len(dataset.of(Part.TRAIN)),
-                label_counts=_label_counts(dataset, contract),
-                cells=tuple(
-                    FeatureCell(slot=slot, feature=name, moments=moments)
-                    for slot, features in by_slot.items()
-                    for name, moments in features.items()
-                ),
-            )
-
-        return await self._run(self._scoring, work)
+        snapshot = await self._freeze(("statistics", generation))
+        return await on(self._scoring, lambda: snapshot.statistics(generation))
 
     async def accepted(self, announcement: RoundAnnouncement) -> None:
         """The update of this round was accepted: what matured since its snapshot is new from now on."""
-        await self._run(self._store_thread, lambda: self._store.mark(f"round-{announcement.round_number}"))
+        await on(self._store_thread, lambda: self._store.mark(f"round-{announcement.round_number}"))
 
     # Training --------------------------------------------------------------------------------------------------------
 
     async def trainer_reason(self) -> Reason | None:
         """Why training is not possible now; None where it is. Starts the trainer where it isn't running."""
-        if self._trainer is None:
+        if self._desk is None:
             return Reason.NO_TRAINER
-        try:
-            async with self._trainer_lock:
-                await self._trainer.hello()
-        except TrainerError as error:
-            log.warning("the trainer can't be used: %s", error)
-            return error.reason
-        return None
+        problem = await self._desk.reason()
+        if problem is None:
+            return None
+        log.warning("the trainer can't be used: %s", problem[1])
+        return problem[0]
 
     async def train(self, announcement: RoundAnnouncement) -> TrainedUpdate | Reason:
         """Train from the round's base on a fresh snapshot; the update, or why there is none."""
-        assert self._trainer is not None
+        assert self._desk is not None
         started = time.monotonic()
         client, model = announcement.client, self._model(announcement.base, announcement.base_sha256)
         template, base = model.template, model.vector
         self._class_weights = client.class_weights
-        dataset = await self._freeze(announcement.round_number)
+        snapshot = await self._freeze(announcement.round_number)
         try:
-            async with self._trainer_lock:
-                await self._tell_trainer(dataset, announcement.round_number)
-                trained = await self._trainer.train(
+            async with self._desk.using(template, snapshot.dataset) as trainer:
+                trained = await trainer.train(
                     base, client.training, class_weights=client.class_weights, seed=announcement.seed
                 )
         except TrainerError as error:
             log.warning("round %d is skipped: %s", announcement.round_number, error)
-            self._trainer_knows = None
             return error.reason
         try:
             return await self._pack(announcement, template, trained, started)
@@ -325,7 +296,7 @@ class Workshop:
         has_residual = encoding(name).feedback
         plan = self._plan
         assert plan is not None
-        residual = await self._run(self._store_thread, lambda: outbox.residual(announcement.base))
+        residual = await on(self._store_thread, lambda: outbox.residual(announcement.base))
         weights = table.gather(trained.delta, Role.WEIGHT) if has_residual else np.empty(0, np.float32)
 
         def pack() -> bytes:
@@ -348,7 +319,7 @@ class Workshop:
             )
             return pack_update(header, body)
 
-        content = await self._run(self._scoring, pack)
+        content = await on(self._scoring, pack)
         made = TrainedUpdate(
             content=content,
             round_number=announcement.round_number,
@@ -370,7 +341,7 @@ class Workshop:
             seconds=made.seconds,
             elements=weights.size,
         )
-        await self._run(self._store_thread, lambda: outbox.send(waiting, weights, content))
+        await on(self._store_thread, lambda: outbox.send(waiting, weights, content))
         return made
 
     def _outbox(self) -> Outbox:
@@ -381,7 +352,7 @@ class Workshop:
 
     async def unanswered(self) -> TrainedUpdate | None:
         """The update that was under way when this edge was stopped, if it belongs to the plan."""
-        found = await self._run(self._store_thread, self._outbox().waiting)
+        found = await on(self._store_thread, self._outbox().waiting)
         if found is None:
             return None
         waiting, content = found
@@ -400,94 +371,59 @@ class Workshop:
     ) -> None:
         """An update's end: what it means for the residual. Args: result: None where it gave way to a newer one."""
         outbox = self._outbox()
-        await self._run(self._store_thread, lambda: outbox.settle(update.transfer, result, code))
+        await on(self._store_thread, lambda: outbox.settle(update.transfer, result, code))
 
     async def train_local(self, announcement: RoundAnnouncement) -> None:
         """The same steps again on a second model of this plant alone: what federation has to beat."""
-        dataset = await self._freeze(announcement.round_number)
-        await self._keep_up(dataset, announcement.round_number, announcement.client.training, announcement.seed)
-
-    async def _keep_up(self, dataset: Dataset, round_number: int, settings: Training, seed: int) -> None:
-        """Train the local-only model until it had the steps of every round so far, those that passed us by too."""
-        contract, template = self._contract(), self._template
-        if self._trainer is None or template is None or not len(dataset.of(Part.TRAIN)):
-            return
-        weights = _own_class_weights(dataset, contract)
-        vector = None
-        try:
-            async with self._trainer_lock:
-                while self._local_steps < round_number * settings.steps:
-                    await self._tell_trainer(dataset, round_number)
-                    if self._local_base is None:
-                        fresh = await self._trainer.initial(seed)
-                        own = await self._run(self._scoring, lambda: _cells(dataset, contract))
-                        self._local_base = fill_standardisation(fresh, template.table, contract, own)
-                    trained = await self._trainer.train_local(
-                        self._local_base, settings, class_weights=weights, seed=seed + self._local_steps
-                    )
-                    vector, self._local_steps = trained.vector, trained.num_steps
-        except TrainerError as error:
-            log.warning("the local-only model of round %d is skipped: %s", round_number, error)
-            self._trainer_knows = None
-        if vector is not None:
-            best = vector
-            self._local = await self._run(self._scoring, lambda: open_own(template, best))
-            await self._run(self._store_thread, lambda: self._store.put(LOCAL_KEY, vector_bytes(best)))
-
-    async def _tell_trainer(self, dataset: Dataset, round_number: int) -> None:
-        assert self._trainer is not None
-        assert self._template is not None
-        known = (self._template.sha256, round_number)
-        if self._trainer_knows == known and self._trainer.is_running:
-            return
-        path = self._folder / "training-set.npz"
-        await self._run(self._scoring, lambda: dataset.save(path))
-        await self._trainer.template(self._template.skeleton)
-        await self._trainer.dataset(path)
-        self._trainer_knows = known
+        snapshot = await self._freeze(announcement.round_number)
+        if self._own is not None:
+            await self._own.keep_up(
+                snapshot, announcement.round_number, announcement.client.training, announcement.seed
+            )
 
     # Evaluation ------------------------------------------------------------------------------------------------------
 
     async def compare(self, candidate: VersionManifest, current: VersionManifest | None) -> Evaluation:
         """Candidate and current on the select part of the round's snapshot: what decides on promotion."""
-        contract = self._contract()
-        mark = candidate.lineage.round_number
         chosen: dict[ModelName, Model] = {"candidate": self.model(candidate)}  # now: they may be replaced meanwhile
         if current is not None:
             chosen["current"] = self.model(current)
-        dataset = await self._freeze(mark)
+        snapshot = await self._freeze(candidate.lineage.round_number)
         weights = self._class_weights
 
         def work() -> PartScores:
-            predictions = _predict(dataset, Part.SELECT, chosen)
-            return _score_part(dataset, Part.SELECT, predictions, contract, weights, capped=True)
+            return snapshot.score(Part.SELECT, snapshot.predict(Part.SELECT, chosen), weights, capped=True)
 
         return Evaluation(
             generation=candidate.generation,
             candidate=candidate.version,
             current=current.version if current is not None else None,
-            metric=contract.metric,
-            select=await self._run(self._scoring, work),
+            metric=snapshot.contract.metric,
+            select=await on(self._scoring, work),
         )
 
     async def figures(self, manifest: VersionManifest, *, final: bool) -> Evaluation | None:
         """The served version beside local-only, linear and constant: what is published. None before any training."""
-        contract, dataset = self._contract(), self._snapshot
-        if dataset is None or manifest.sha256 not in self._open:
+        snapshot, own = self._snapshot, self._own
+        if snapshot is None or own is None or manifest.sha256 not in self._open:
             return None
         chosen: dict[ModelName, Model] = {"current": self.model(manifest)}
         if self._plan is not None and manifest.lineage.round_number is not None:
-            await self._keep_up(dataset, manifest.lineage.round_number, self._plan.training, manifest.version)
-        if self._local is not None:
-            chosen["local_only"] = self._local
-        weights = self._class_weights
+            await own.keep_up(snapshot, manifest.lineage.round_number, self._plan.training, manifest.version)
+        if own.local_only is not None:
+            chosen["local_only"] = own.local_only
+        weights, contract = self._class_weights, snapshot.contract
         with_report = final or contract.split.report == "each-version"
 
-        def part(which: Part, *, capped: bool = False) -> PartScores:
-            predictions = {**_predict(dataset, which, chosen), **self._baseline(dataset, which, contract)}
-            return _score_part(dataset, which, predictions, contract, weights, capped=capped)
-
         def work() -> Evaluation:
+            predictions = {
+                which: {**snapshot.predict(which, chosen), **snapshot.baselines(which)}
+                for which in ((Part.SELECT, Part.REPORT) if with_report else (Part.SELECT,))
+            }
+
+            def part(which: Part, *, capped: bool) -> PartScores:
+                return snapshot.score(which, predictions[which], weights, capped=capped)
+
             runs = isinstance(contract.label, RunToFailureLabel)
             return Evaluation(
                 generation=manifest.generation,
@@ -496,65 +432,8 @@ class Workshop:
                 metric=contract.metric,
                 final=final,
                 select=part(Part.SELECT, capped=True),
-                report=part(Part.REPORT) if with_report else None,
+                report=part(Part.REPORT, capped=False) if with_report else None,
                 report_capped=part(Part.REPORT, capped=True) if with_report and runs else None,
             )
 
-        return await self._run(self._scoring, work)
-
-    def _baseline(self, dataset: Dataset, part: Part, contract: Contract) -> dict[ModelName, npt.NDArray[np.float32]]:
-        """Predictions of the constant and the linear model, fitted on the training part once per snapshot."""
-        if not self._baselines:
-            everything = np.arange(len(dataset))
-            self._baselines = {
-                "constant": constant_predictions(dataset, contract, everything),
-                "linear": linear_predictions(dataset, contract, everything),
-            }
-        index = dataset.of(part)
-        return {name: values[index] for name, values in self._baselines.items()}
-
-    async def _run(self, executor: Executor, work: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(executor, work)
-
-
-def _predict(dataset: Dataset, part: Part, models: dict[ModelName, Model]) -> Predictions:
-    index = dataset.of(part)
-    outputs: dict[ModelName, list[npt.NDArray[np.float32]]] = {name: [] for name in models}
-    for start in range(0, len(index), BATCH_ROWS):
-        rows = index[start : start + BATCH_ROWS]
-        features = dataset.features(rows)
-        for name, model in models.items():
-            outputs[name].append(model.run(features, dataset.contexts[rows]))
-    return {name: np.concatenate(parts) if parts else np.empty(0, np.float32) for name, parts in outputs.items()}
-
-
-def _score_part(
-    dataset: Dataset,
-    part: Part,
-    predictions: Predictions,
-    contract: Contract,
-    weights: tuple[float, ...],
-    *,
-    capped: bool = False,
-) -> PartScores:
-    index = dataset.of(part)
-    return score(predictions, dataset.labels[index], dataset.groups[index], contract, weights, capped=capped)
-
-
-def _cells(dataset: Dataset, contract: Contract) -> dict[int, dict[str, Moments]]:
-    """Statistics of the training part: each row once, however many windows share it."""
-    stops, first = np.unique(dataset.windows[dataset.of(Part.TRAIN), 1] - 1, return_index=True)
-    rows = dataset.rows[stops]
-    declared = dataset.contexts[dataset.of(Part.TRAIN)][first]
-    return cells(rows, context_slots(rows, declared, contract), contract)
-
-
-def _label_counts(dataset: Dataset, contract: Contract) -> tuple[int, ...]:
-    if not isinstance(contract.label, ClassLabel):
-        return ()
-    labels = dataset.labels[dataset.of(Part.TRAIN)].astype(np.int64)
-    return tuple(int(n) for n in np.bincount(labels, minlength=len(contract.label.classes)))
-
-
-def _own_class_weights(dataset: Dataset, contract: Contract) -> tuple[float, ...]:
-    return class_weights(_label_counts(dataset, contract))
+        return await on(self._scoring, work)

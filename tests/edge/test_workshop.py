@@ -202,14 +202,15 @@ def test_a_full_disk_keeps_no_model_and_serves_it_all_the_same(
 
 def test_a_trainer_that_ends_is_a_reason_and_comes_back(tmp_path: Path) -> None:
     async def main() -> None:
-        ends = [sys.executable, "-c", "import sys; sys.exit(3)"]
-        async with workshop(tmp_path, ends) as (made, _):
+        library = tmp_path / "its-library"
+        program = f"import os, sys; os.path.exists({str(library)!r}) or sys.exit(3);"
+        program += "from tests.support.numpy_trainer import main; main()"
+        async with workshop(tmp_path, [sys.executable, "-c", program]) as (made, _):
             await take(made, 1)
             assert await made.trainer_reason() is Reason.TRAINER_FAILED
             assert await made.train(round_of(1, 1)) is Reason.TRAINER_FAILED
             await made.train_local(round_of(1, 1))  # only says so
-            assert made._trainer is not None
-            made._trainer._command = COMMAND
+            library.touch()
             assert await made.trainer_reason() is None
             assert isinstance(await made.train(round_of(1, 1)), TrainedUpdate)
 

@@ -1,0 +1,92 @@
+"""Models and baselines on the rows of one snapshot: what is published of them. Pure, apart from onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.baselines import constant_predictions, linear_predictions
+from edge.dataset import Dataset, Part
+from edge.evaluation import Predictions, score
+from edge.models import BATCH_ROWS, Model
+from uns_topics.contract import ClassLabel, Contract
+from uns_topics.reports import FeatureCell, ModelName, PartScores, Statistics
+from uns_topics.standardisation import Moments, cells, class_weights, context_slots
+
+Outputs = npt.NDArray[np.float32]
+
+
+class Snapshot:
+    """The matured samples of one moment under a contract."""
+
+    def __init__(self, dataset: Dataset, contract: Contract) -> None:
+        self.dataset = dataset
+        self.contract = contract
+
+    def predict(self, part: Part, models: Mapping[ModelName, Model]) -> dict[ModelName, Outputs]:
+        """Outputs of each model on one part: shape (n,) each."""
+        index = self.dataset.of(part)
+        outputs: dict[ModelName, list[Outputs]] = {name: [] for name in models}
+        for start in range(0, len(index), BATCH_ROWS):
+            rows = index[start : start + BATCH_ROWS]
+            features = self.dataset.features(rows)
+            for name, model in models.items():
+                outputs[name].append(model.run(features, self.dataset.contexts[rows]))
+        return {name: np.concatenate(parts) if parts else np.empty(0, np.float32) for name, parts in outputs.items()}
+
+    def baselines(self, part: Part) -> dict[ModelName, Outputs]:
+        """Outputs of the constant and the linear model on one part."""
+        index = self.dataset.of(part)
+        return {name: values[index] for name, values in self._baselines.items()}
+
+    def score(
+        self, part: Part, predictions: Predictions, weights: tuple[float, ...], *, capped: bool = False
+    ) -> PartScores:
+        """Figures of each model on one part. Args: weights: of the classes."""
+        index = self.dataset.of(part)
+        labels, groups = self.dataset.labels[index], self.dataset.groups[index]
+        return score(predictions, labels, groups, self.contract, weights, capped=capped)
+
+    def statistics(self, generation: int) -> Statistics:
+        """What is published of the training part."""
+        return Statistics(
+            generation=generation,
+            rows=len(self.dataset.of(Part.TRAIN)),
+            label_counts=self._label_counts,
+            cells=tuple(
+                FeatureCell(slot=slot, feature=name, moments=moments)
+                for slot, features in self.cells().items()
+                for name, moments in features.items()
+            ),
+        )
+
+    def cells(self) -> dict[int, dict[str, Moments]]:
+        """Statistics of the training part: each row once, however many windows share it."""
+        train = self.dataset.of(Part.TRAIN)
+        stops, first = np.unique(self.dataset.windows[train, 1] - 1, return_index=True)
+        rows, declared = self.dataset.rows[stops], self.dataset.contexts[train][first]
+        return cells(rows, context_slots(rows, declared, self.contract), self.contract)
+
+    def class_weights(self) -> tuple[float, ...]:
+        """Those of this plant alone."""
+        return class_weights(self._label_counts)
+
+    @property
+    def _label_counts(self) -> tuple[int, ...]:
+        label = self.contract.label
+        if not isinstance(label, ClassLabel):
+            return ()
+        labels = self.dataset.labels[self.dataset.of(Part.TRAIN)].astype(np.int64)
+        return tuple(int(n) for n in np.bincount(labels, minlength=len(label.classes)))
+
+    @cached_property
+    def _baselines(self) -> dict[ModelName, Outputs]:
+        """Fitted on the training part once per snapshot."""
+        everything = np.arange(len(self.dataset))
+        return {
+            "constant": constant_predictions(self.dataset, self.contract, everything),
+            "linear": linear_predictions(self.dataset, self.contract, everything),
+        }
