@@ -18,7 +18,7 @@ import onnxruntime as ort
 from uns_topics.golden import agrees, golden_outputs, open_session
 from uns_topics.rounds import VersionManifest
 from uns_topics.template import CONTEXT_INPUT, FEATURES_INPUT, Lineage, Template, TemplateError, read_template
-from uns_topics.tensors import Vector, vector_bytes, vector_from_bytes, vector_sha256
+from uns_topics.tensors import Role, Vector, vector_bytes, vector_from_bytes, vector_sha256
 
 BATCH_ROWS = 4096
 """Rows of one run when a whole part is scored: bounds the memory of a window batch."""
@@ -67,6 +67,16 @@ def open_own(template: Template, vector: Vector) -> Model:
     """Open a vector that was made in this plant (local-only)."""
     raw = template.file(vector, template.version_info(0, 0, Lineage(origin="new")))
     return Model(template, vector, open_session(raw))
+
+
+def with_local(model: Model, local: Vector) -> Model:
+    """The same parameters with this plant's tensors of role local. Args: local: shape (elements of role local,)."""
+    table = model.template.table
+    if np.array_equal(table.gather(model.vector, Role.LOCAL), local):
+        return model
+    vector = model.vector.copy()
+    table.scatter(vector, Role.LOCAL, local)
+    return open_own(model.template, vector)
 
 
 class ModelStore:

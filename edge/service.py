@@ -272,7 +272,7 @@ class _Edge:
             self._contract_known.set()
 
     def _swap(self, manifest: VersionManifest) -> Variant:
-        self._served = Served(self._workshop.model(manifest), manifest.version, Variant.GLOBAL)
+        self._served = Served(self._workshop.fitted(manifest), manifest.version, Variant.GLOBAL)
         if self._plant is not None:
             self._plant.serve(self._served)
         log.info("version %d serves", manifest.version)

@@ -42,12 +42,18 @@ class TrainerError(Exception):
 
 @dataclass(frozen=True)
 class Trained:
-    """The outcome of one round's training: `delta` is local - global, shape (table.size,)."""
+    """The outcome of one round's training.
+
+    Attributes:
+        delta: local - global, shape (table.size,).
+        local: the plant's own tensors as training left them, shape (elements of role local,); None: as they were.
+    """
 
     delta: Vector
     num_steps: int
     num_examples: int
     loss: float
+    local: Vector | None = None
 
 
 @dataclass(frozen=True)
@@ -92,8 +98,13 @@ class TrainerProcess:
     async def train(self, base: Vector, settings: Training, *, class_weights: tuple[float, ...], seed: int) -> Trained:
         """Train from a global version. Raises: TrainerError, also where it diverged."""
         answer = await self._ask(_order("train", base, settings, class_weights, seed))
-        delta = _vector(answer["delta"])
-        return Trained(delta, int(answer["num_steps"]), int(answer["num_examples"]), float(answer["loss"]))
+        return Trained(
+            delta=_vector(answer["delta"]),
+            num_steps=int(answer["num_steps"]),
+            num_examples=int(answer["num_examples"]),
+            loss=float(answer["loss"]),
+            local=_vector(answer["local"]) if "local" in answer else None,
+        )
 
     async def train_local(
         self, base: Vector, settings: Training, *, class_weights: tuple[float, ...], seed: int

@@ -4,12 +4,13 @@
     template {skeleton, factories}              -> {}
     dataset {path}                              -> {}                 a file that `edge.dataset` wrote
     initial {seed}                              -> {vector}           fresh parameters of the template's network
-    train {base, settings, class_weights, seed} -> {delta, num_steps, num_examples, loss}
+    train {base, settings, class_weights, seed} -> {delta, local, num_steps, num_examples, loss}
     train_local {base, settings, ...}           -> {vector, num_steps, select_loss}
     anything                                    -> {error, detail}    `error` is a reason code
 
-`train_local` goes on from its own last call; `base` counts at its first call for a template only. Any program that
-speaks this can be a trainer (`trainer.command`).
+`base` of `train` holds the plant's own values of the tensors of role `local`; `local` are these as training left
+them, where it moved them. `delta` is zero there. `train_local` goes on from its own last call; `base` counts at its
+first call for a template only. Any program that speaks this can be a trainer (`trainer.command`).
 """
 
 from __future__ import annotations

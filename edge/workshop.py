@@ -93,6 +93,8 @@ class Workshop:
         self._template: Template | None = None
         self._open: dict[str, Model] = {}
         """By the hash of its vector: a number alone may be claimed twice."""
+        self._fitted: dict[str, Model] = {}
+        """The same with this plant's own tensors in them: what runs here."""
         self._snapshot: Snapshot | None = None
         self._snapshot_of: object = None
         self._class_weights: tuple[float, ...] = ()
@@ -148,7 +150,7 @@ class Workshop:
 
     def _use(self, template: Template) -> None:
         if self._template is None or self._template.sha256 != template.sha256:
-            self._open = {}
+            self._open, self._fitted = {}, {}
             self._own = OwnModels(template, self._desk, self._store, self._store_thread, self._scoring)
         self._template = template
 
@@ -159,15 +161,15 @@ class Workshop:
 
         Args: content: its vector, or the step from `parent`.
         """
-        template = self._template
-        if template is None:
+        template, own = self._template, self._own
+        if template is None or own is None:
             return "its template is not here"
         try:
             start = self.model(parent).vector if parent is not None else None
         except ModelGone as error:
             return str(error)
 
-        def work() -> Model:
+        def work() -> tuple[Model, Model]:
             try:
                 if start is None:
                     vector = vector_from_bytes(content, template.table.size)
@@ -175,20 +177,29 @@ class Workshop:
                     vector = take_step(start, content, template.table)
             except ValueError as error:
                 raise ModelRefused(str(error)) from error
-            return open_version(template, vector, manifest)
+            model = open_version(template, vector, manifest)
+            return model, own.fit(model)
 
         try:
-            model = await on(self._scoring, work)
+            model, fitted = await on(self._scoring, work)
         except ModelRefused as error:
             return str(error)
-        self._open[manifest.sha256] = model
+        self._open[manifest.sha256], self._fitted[manifest.sha256] = model, fitted
         return None
+
+    async def _fit_again(self) -> None:
+        """This plant's own tensors have changed."""
+        own, opened = self._own, dict(self._open)
+        if own is not None:
+            fitted = await on(self._scoring, lambda: {sha256: own.fit(model) for sha256, model in opened.items()})
+            self._fitted.update({sha256: model for sha256, model in fitted.items() if sha256 in self._open})
 
     async def keep(self, manifest: VersionManifest, held: Mapping[int, VersionManifest]) -> None:
         """Keep a verified version on disk, and of all others only those that are held."""
         model = self.model(manifest)
         hashes = {manifest.sha256, *(known.sha256 for known in held.values())}
         self._open = {sha256: known for sha256, known in self._open.items() if sha256 in hashes}
+        self._fitted = {sha256: known for sha256, known in self._fitted.items() if sha256 in hashes}
         try:
             await on(
                 self._scoring,
@@ -198,8 +209,13 @@ class Workshop:
             log.error("version %d can't be kept on disk: %s", manifest.version, error)  # noqa: TRY400
 
     def model(self, manifest: VersionManifest) -> Model:
-        """A verified version. Raises: ModelGone."""
+        """A verified version, to the bit. Raises: ModelGone."""
         return self._model(manifest.version, manifest.sha256)
+
+    def fitted(self, manifest: VersionManifest) -> Model:
+        """A verified version with this plant's own tensors in it: what runs and is scored here. Raises: ModelGone."""
+        self.model(manifest)
+        return self._fitted[manifest.sha256]
 
     def _model(self, version: int, sha256: str) -> Model:
         try:
@@ -215,7 +231,10 @@ class Workshop:
             log.error("that version %d serves can't be kept on disk: %s", manifest.version, error)  # noqa: TRY400
 
     def restore(self) -> tuple[VersionManifest, Model] | None:
-        """The last version that served and is still good on disk, proven again; what is not good is said."""
+        """The last version that served and is still good on disk, proven again; what is not good is said.
+
+        Returns: its manifest, and what runs of it here.
+        """
         for version in self._models.served():
             try:
                 manifest, vector, template_sha256 = self._models.load(version)
@@ -225,7 +244,8 @@ class Workshop:
                 continue
             self._use(model.template)
             self._open[manifest.sha256] = model
-            return manifest, model
+            fitted = self._fitted[manifest.sha256] = self._own.fit(model) if self._own is not None else model
+            return manifest, fitted
         return None
 
     # Samples ---------------------------------------------------------------------------------------------------------
@@ -271,7 +291,9 @@ class Workshop:
         assert self._desk is not None
         started = time.monotonic()
         client, model = announcement.client, self._model(announcement.base, announcement.base_sha256)
-        template, base = model.template, model.vector
+        template, own = model.template, self._own
+        assert own is not None  # it came with the template
+        base = own.start(model.vector)
         self._class_weights = client.class_weights
         snapshot = await self._freeze(announcement.round_number)
         try:
@@ -279,9 +301,11 @@ class Workshop:
                 trained = await trainer.train(
                     base, client.training, class_weights=client.class_weights, seed=announcement.seed
                 )
+            await own.take(trained)
         except TrainerError as error:
             log.warning("round %d is skipped: %s", announcement.round_number, error)
             return error.reason
+        await self._fit_again()
         try:
             return await self._pack(announcement, template, trained, started)
         except EncodingError as error:  # a delta that the encoding can't carry
@@ -385,9 +409,9 @@ class Workshop:
 
     async def compare(self, candidate: VersionManifest, current: VersionManifest | None) -> Evaluation:
         """Candidate and current on the select part of the round's snapshot: what decides on promotion."""
-        chosen: dict[ModelName, Model] = {"candidate": self.model(candidate)}  # now: they may be replaced meanwhile
+        chosen: dict[ModelName, Model] = {"candidate": self.fitted(candidate)}  # now: they may be replaced meanwhile
         if current is not None:
-            chosen["current"] = self.model(current)
+            chosen["current"] = self.fitted(current)
         snapshot = await self._freeze(candidate.lineage.round_number)
         weights = self._class_weights
 
@@ -407,7 +431,7 @@ class Workshop:
         snapshot, own = self._snapshot, self._own
         if snapshot is None or own is None or manifest.sha256 not in self._open:
             return None
-        chosen: dict[ModelName, Model] = {"current": self.model(manifest)}
+        chosen: dict[ModelName, Model] = {"current": self.fitted(manifest)}
         if self._plan is not None and manifest.lineage.round_number is not None:
             await own.keep_up(snapshot, manifest.lineage.round_number, self._plan.training, manifest.version)
         if own.local_only is not None:

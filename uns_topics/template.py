@@ -46,6 +46,9 @@ class Network(FileValue):
     )
     hidden: tuple[Width, ...] = Field(default=(64, 32), max_length=16, description="widths, from the input on")
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    local: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field(
+        default=(), max_length=64, description="tensors that each plant keeps to itself, by name; * stands for anything"
+    )
 
 
 class TemplateInfo(Value):

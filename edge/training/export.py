@@ -10,7 +10,8 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from fnmatch import fnmatchcase
 
 import numpy as np
 import onnx
@@ -29,7 +30,7 @@ from uns_topics.template import (
     TemplateInfo,
     make_template,
 )
-from uns_topics.tensors import Tensor, TensorTable, Vector
+from uns_topics.tensors import Role, Tensor, TensorTable, Vector
 
 OPSET = 18
 
@@ -48,7 +49,11 @@ def make_model(
     torch.manual_seed(seed)
     module = build_model(contract, network, factories).eval()
     graph, tensors = _export(module, contract)
-    table = TensorTable(tensors=_locate(graph, tensors, module))
+    parameters = frozenset(name for name, _ in module.named_parameters())
+    roles = {name: role_of(name, parameters, network.local) for name in tensors}
+    if problem := _local_problem(roles, network.local):
+        raise ExportError(problem)
+    table = TensorTable(tensors=_locate(graph, roles))
     info = TemplateInfo(network=network, contract=contract, output=contract.output_name, table=table)
     template = make_template(graph.SerializeToString(deterministic=True), info)
     try:
@@ -116,10 +121,21 @@ def _strip(model: onnx.ModelProto) -> None:
         part.ClearField("doc_string")
 
 
-def _locate(model: onnx.ModelProto, names: list[str], module: PlantModel) -> tuple[Tensor, ...]:
+def _local_problem(roles: Mapping[str, Role], local: Collection[str]) -> str | None:
+    """Why these patterns make no federation; None where they do."""
+    ours = [name for name, role in roles.items() if role is not Role.FROZEN and not name.startswith("calibration.")]
+    for pattern in local:
+        if not any(fnmatchcase(name, pattern) for name in ours):
+            return f"local: no tensor is named {pattern}; there are {', '.join(ours)}"
+    if Role.WEIGHT not in roles.values():
+        return f"local: {', '.join(local)} leave nothing to learn together"
+    return None
+
+
+def _locate(model: onnx.ModelProto, roles: Mapping[str, Role]) -> tuple[Tensor, ...]:
     """Where each parameter's bytes lie, found by unique random sentinels; the vector follows `state_dict` order."""
     rng = np.random.default_rng(0)
-    parameters = frozenset(name for name, _ in module.named_parameters())
+    names = list(roles)
     by_name = {initializer.name: initializer for initializer in model.graph.initializer}
     sentinels: dict[str, bytes] = {}
     for name in names:
@@ -135,7 +151,7 @@ def _locate(model: onnx.ModelProto, names: list[str], module: PlantModel) -> tup
         if at < 0 or raw.find(sentinels[name], at + 1) >= 0:
             raise ExportError(f"the bytes of parameter {name} can't be told apart in the file")
         shape = tuple(by_name[name].dims)
-        tensor = Tensor(name=name, shape=shape, role=role_of(name, parameters), offset=offset, file_offset=at)
+        tensor = Tensor(name=name, shape=shape, role=roles[name], offset=offset, file_offset=at)
         tensors.append(tensor)
         offset += tensor.size
     return tuple(tensors)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
 import numpy as np
 import torch
 from torch import nn
@@ -9,12 +12,17 @@ from torch import nn
 from uns_topics.tensors import Role, TensorTable, Vector
 
 
-def role_of(name: str, parameters: frozenset[str]) -> Role:
-    """The role of a state entry of `PlantModel` by its name."""
+def role_of(name: str, parameters: frozenset[str], local: Iterable[str] = ()) -> Role:
+    """The role of a state entry of `PlantModel` by its name.
+
+    Args: local: patterns of learnt tensors and running statistics that stay in the plant.
+    """
     if name.startswith("calibration."):
         return Role.LOCAL
     if name.startswith(("standardise.", "context.")):
         return Role.FROZEN
+    if any(fnmatchcase(name, pattern) for pattern in local):
+        return Role.LOCAL
     return Role.WEIGHT if name in parameters else Role.BUFFER
 
 

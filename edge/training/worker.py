@@ -112,12 +112,19 @@ class Trainer:
         base = vector_from_bytes(request["base"], template.table.size)
         write_vector(model, template.table, base)
         loss = train(model, make_optimizer(model, settings), dataset, objective, settings, rng)
-        delta = _finite(read_vector(model, template.table) - base)
+        trained = _finite(read_vector(model, template.table))
+        delta = trained - base
         for role in (Role.FROZEN, Role.LOCAL):
             for run in template.table.slices(role):
                 delta[run] = 0.0
         examples = len(dataset.of(Part.TRAIN))
-        return {"delta": vector_bytes(delta), "num_steps": settings.steps, "num_examples": examples, "loss": loss}
+        return {
+            "delta": vector_bytes(delta),
+            "local": vector_bytes(template.table.gather(trained, Role.LOCAL)),
+            "num_steps": settings.steps,
+            "num_examples": examples,
+            "loss": loss,
+        }
 
     def _train_local(self, request: Message) -> Message:
         template, model = self._ready()

@@ -37,8 +37,8 @@ def register(subparsers: Subparsers) -> None:
         "new",
         "Make a model for a contract and prove that torch and onnxruntime agree on it (needs torch).",
         (
-            "headgate model new contract.yaml --kind mlp --out solder.onnx",
             "headgate model new contract.yaml --kind gru --hidden 32,64 --out rul.onnx",
+            "headgate model new contract.yaml --local 'network.layers.2.*' --out solder.onnx",
         ),
         run_new,
     )
@@ -48,6 +48,13 @@ def register(subparsers: Subparsers) -> None:
     )
     new.add_argument("--hidden", type=_widths, default=(64, 32), metavar="N,N", help="widths (default 64,32)")
     new.add_argument("--dropout", type=float, default=0.0, metavar="P")
+    new.add_argument(
+        "--local",
+        action="append",
+        default=[],
+        metavar="TENSOR",
+        help="tensors that each plant keeps to itself, by name, * for anything; several times for several",
+    )
     new.add_argument("--seed", type=int, default=1, metavar="N", help="of the initial parameters (default 1)")
     new.add_argument("--out", type=Path, required=True, metavar="FILE", help="ONNX file to write")
     show = add_command(
@@ -90,6 +97,7 @@ def run_new(arguments: argparse.Namespace) -> int:
 
     contract = validate(Contract, read_yaml(arguments.contract), str(arguments.contract))
     given = {"kind": arguments.kind, "hidden": arguments.hidden, "dropout": arguments.dropout}
+    given["local"] = tuple(arguments.local)
     network = validate(Network, given, "command line")
     try:
         from edge.training.export import ExportError, make_model
@@ -181,6 +189,8 @@ def _summary(model: ModelFile, size: int) -> dict[str, Any]:
 
 
 def _print(model: ModelFile, size: int) -> None:
+    from uns_topics.tensors import Role
+
     console = Console(highlight=False)
     summary, lineage = _summary(model, size), model.version.lineage
     network = model.template.info.network
@@ -188,6 +198,9 @@ def _print(model: ModelFile, size: int) -> None:
     hidden = ", ".join(map(str, network.hidden))
     console.print(f"network     {network.kind} ({hidden}), {summary['tensors']} tensors, {size:,} bytes")
     console.print("parameters  " + ", ".join(f"{role} {n:,}" for role, n in summary["parameters"].items() if n))
+    if network.local:
+        kept = [t.name for t in model.template.table.tensors if t.role is Role.LOCAL]
+        console.print(f"stays local {', '.join(kept)}", soft_wrap=True)
     for name, key in (("vector", "sha256"), ("template", "template_sha256"), ("contract", "contract_sha256")):
         console.print(f"{name:<11} sha256 {summary[key]}", soft_wrap=True)
     origin = {

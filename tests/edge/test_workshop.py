@@ -269,3 +269,63 @@ def test_what_a_lossy_update_left_is_in_the_next_one_and_a_restart_keeps_it(tmp_
 
 def ternary_of(values: np.ndarray) -> np.ndarray:
     return encoding("ternary").decode(encoding("ternary").encode(values), values.size)
+
+
+OWN_TENSORS = """
+import numpy as np
+from tests.support.numpy_trainer import NumpyTrainer, main
+from uns_topics.tensors import Role, vector_bytes, vector_from_bytes
+
+class Own(NumpyTrainer):
+    def train(self, request):
+        table = self.template.table
+        own = table.gather(vector_from_bytes(request["base"], table.size), Role.LOCAL)
+        return {**super().train(request), "local": vector_bytes(own + np.float32(0.25))}
+
+main(Own())
+"""
+
+
+def test_tensors_that_stay_in_the_plant_go_on_from_round_to_round_and_over_a_restart(tmp_path: Path) -> None:
+    rows, contexts = np.array([[5.0, 2.5]], np.float32), np.zeros(1, np.int64)
+    table = TEMPLATE.table
+
+    def own_of(made: Workshop, version: int) -> list[float]:
+        return table.gather(made.fitted(manifest_of(version)).vector, Role.LOCAL).tolist()
+
+    async def main() -> None:
+        async with workshop(tmp_path, [sys.executable, "-c", OWN_TENSORS]) as (made, _):
+            await take(made, 1)
+            assert made.fitted(manifest_of(1)) is made.model(manifest_of(1))
+            neutral = own_of(made, 1)
+            outcome = await made.train(round_of(1, 1))
+            assert isinstance(outcome, TrainedUpdate)
+            update = unpack_groups(decode_update(outcome.content, 2**20), table)
+            assert not np.any(table.gather(update, Role.LOCAL))
+            assert own_of(made, 1) == [value + 0.25 for value in neutral]
+            await take(made, 2, held=(1,))
+            await made.train(round_of(2, 2))
+            assert own_of(made, 2) == [value + 0.5 for value in neutral]
+            fitted, plain = made.fitted(manifest_of(2)), made.model(manifest_of(2))
+            assert fitted.run(rows, contexts)[0] != plain.run(rows, contexts)[0]
+            assert vector_bytes(plain.vector) == vector_bytes(vector_of(2))
+            await made.mark_served(manifest_of(2))
+        async with workshop(tmp_path) as (made, _):
+            found = made.restore()
+            assert found is not None
+            assert table.gather(found[1].vector, Role.LOCAL).tolist() == [value + 0.5 for value in neutral]
+            assert vector_bytes(made.model(manifest_of(2)).vector) == vector_bytes(vector_of(2))
+
+    run(main(), timeout_s=40)
+
+
+def test_own_tensors_of_another_shape_are_no_update(tmp_path: Path) -> None:
+    program = OWN_TENSORS.replace("own + np.float32(0.25)", "own[:1]")
+
+    async def main() -> None:
+        async with workshop(tmp_path, [sys.executable, "-c", program]) as (made, _):
+            await take(made, 1)
+            assert await made.train(round_of(1, 1)) is Reason.TRAINER_FAILED
+            assert made.fitted(manifest_of(1)) is made.model(manifest_of(1))
+
+    run(main(), timeout_s=40)

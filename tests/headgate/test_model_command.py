@@ -34,6 +34,21 @@ def write(folder: Path, **changes: Any) -> Path:
     return path
 
 
+def test_tensors_that_stay_local_are_named_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    contract, out = write(tmp_path), tmp_path / "oven.onnx"
+    new = ["model", "new", str(contract), "--hidden", "8", "--out", str(out)]
+    code, _, said = ended(main([*new, "--local", "network.nine"]), capsys)
+    assert code != Exit.OK
+    assert "no tensor is named network.nine; there are network.layers.1.weight" in said
+    code, _, _ = ended(main([*new, "--local", "network.layers.2.*", "--local", "network.layers.5.bias"]), capsys)
+    assert code == Exit.OK
+    made = read_model_file(out.read_bytes())
+    assert made.template.info.network.local == ("network.layers.2.*", "network.layers.5.bias")
+    code, said, _ = ended(main(["model", "show", str(out)]), capsys)
+    assert "stays local network.layers.2.weight, network.layers.2.bias, network.layers.5.bias" in said
+
+
 def ended(code: int, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
     captured = capsys.readouterr()
     return code, captured.out, captured.err

@@ -18,7 +18,7 @@ from edge.training.modules import PlantModel
 from edge.training.networks import NetworkError, build_model
 from edge.training.proof import ProofError, prove
 from edge.training.vectors import read_vector, write_vector
-from tests.edge.training.cases import ALLOWED, CAP, CASES, COMPUTED, Folding, make_contract, make_dataset
+from tests.edge.training.cases import ALLOWED, CAP, CASES, COMPUTED, Deaf, Folding, make_contract, make_dataset
 from tests.edge.training.conftest import Made
 from uns_topics.golden import agrees, golden_outputs, run_model
 from uns_topics.protobuf import metadata_entries
@@ -159,6 +159,36 @@ def test_a_module_that_exports_as_something_else_is_refused() -> None:
     kind = f"{Folding.__module__}:{Folding.__name__}"
     with pytest.raises(ExportError, match="not a usable template"):
         make_model(make_contract(), Network(kind=kind), seed=1, factories={kind})
+
+
+def test_a_module_that_hears_nothing_is_refused() -> None:
+    kind = f"{Deaf.__module__}:{Deaf.__name__}"
+    with pytest.raises(ExportError, match="the same output for different inputs"):
+        make_model(make_contract(), Network(kind=kind), seed=1, factories={kind})
+
+
+def test_tensors_that_the_network_names_stay_local(made: Made) -> None:
+    network = CASES["factory"][1].model_copy(update={"local": ("network.1.*", "network.3.bias")})
+    template, _ = make_model(CASES["factory"][0], network, seed=1, factories=ALLOWED)
+    roles = {t.name: t.role for t in template.table.tensors}
+    usual = {t.name: t.role for t in made("factory")[0].table.tensors}
+    moved = {name for name in roles if roles[name] is not usual[name]}
+    named = {"network.1.weight", "network.1.bias", "network.1.running_mean", "network.1.running_var", "network.3.bias"}
+    assert moved == named
+    assert {roles[name] for name in moved} == {Role.LOCAL}
+
+
+@pytest.mark.parametrize(
+    ("local", "sentence"),
+    [
+        (("network.layers.9.*",), r"no tensor is named network.layers.9.\*; there are network.layers.1.weight, "),
+        (("standardise.*",), "no tensor is named"),
+        (("network.*",), "leave nothing to learn together"),
+    ],
+)
+def test_local_tensors_that_make_no_federation_are_refused(local: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(ExportError, match=sentence):
+        make_model(make_contract(), Network(kind="mlp", hidden=(8,), local=local), seed=1)
 
 
 @pytest.mark.parametrize(

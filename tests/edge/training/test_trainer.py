@@ -17,6 +17,7 @@ import torch
 from edge.baselines import constant_predictions
 from edge.dataset import Part
 from edge.evaluation import score
+from edge.training.export import make_model
 from edge.training.optimizers import Adam, Optimizer, Sgd
 from edge.training.worker import Trainer
 from tests.aio import run
@@ -70,7 +71,27 @@ def test_training_lowers_the_loss_and_moves_weights_alone(
     assert np.any(template.table.gather(delta, Role.WEIGHT))
     assert not np.any(template.table.gather(delta, Role.FROZEN))
     assert not np.any(template.table.gather(delta, Role.LOCAL))
+    assert many["local"] == vector_bytes(template.table.gather(base, Role.LOCAL))
     assert bool(np.any(template.table.gather(delta, Role.BUFFER))) == (name == "factory")
+
+
+def test_local_tensors_are_trained_and_stay(tmp_path: Path) -> None:
+    contract, network = CASES["mlp"]
+    template, base = make_model(contract, network.model_copy(update={"local": ("network.layers.5.*",)}), seed=1)
+    path = tmp_path / "samples.npz"
+    make_dataset(contract).save(path)
+    trainer = Trainer()
+    assert trainer.answer({"op": "template", "skeleton": template.skeleton, "factories": []}) == {}
+    assert trainer.answer({"op": "dataset", "path": str(path)}) == {}
+    answer = trainer.answer(order("train", base))
+    table, before = template.table, template.table.gather(base, Role.LOCAL)
+    own = vector_of(answer["local"])
+    assert not np.any(table.gather(vector_of(answer["delta"]), Role.LOCAL))
+    assert np.count_nonzero(own != before) >= table.named("network.layers.5.weight").size
+    start = base.copy()
+    table.scatter(start, Role.LOCAL, own)
+    again = trainer.answer(order("train", start))
+    assert not np.array_equal(vector_of(again["local"]), own)
 
 
 def test_the_trained_model_beats_the_constant_on_rows_it_never_saw(made: Made, tmp_path: Path) -> None:
