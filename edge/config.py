@@ -10,6 +10,7 @@ from broker_bridge.config import BrokerConfig
 from broker_bridge.health_config import HealthConfig
 from broker_bridge.settings import FilePath
 from uns_topics.model import FileValue, Slug
+from uns_topics.presence import Variant
 from uns_topics.transfers import MIN_CHUNK_BYTES
 
 
@@ -20,6 +21,9 @@ class InferenceConfig(FileValue):
         default=None, description="path of the edge's `alive` leaf; default: the instances' longest common path"
     )
     max_batch: int = Field(default=64, ge=1, le=4096, description="samples of one inference run under load")
+    variants: tuple[Variant, ...] = Field(
+        default=tuple(Variant), description="models that may run here where they are surely better; global always may"
+    )
 
 
 class TrainerConfig(FileValue):

@@ -24,6 +24,7 @@ def score(
     class_weights: tuple[float, ...],
     *,
     capped: bool = False,
+    served: ModelName = "current",
 ) -> PartScores:
     """All models on one part.
 
@@ -32,13 +33,13 @@ def score(
         groups: shape (n,): rows of one group are drawn together by the bootstrap.
         class_weights: those of the round; the loss that decides is weighted like the training loss.
         capped: cap labels at the contract's cap (run_to_failure).
+        served: what runs on the tags.
     """
     label = contract.label
-    if capped and isinstance(label, RunToFailureLabel):
-        labels = np.minimum(labels, np.float32(label.cap))
-    weights = _row_weights(labels, contract, class_weights)
-    # Figures and losses speak of the positive class, whichever place it has in the label's dictionary.
-    truth = (labels == label.classes.index(label.positive)) if isinstance(label, ClassLabel) else labels
+    if capped:
+        labels = cap(labels, contract)
+    weights = row_weights(labels, contract, class_weights)
+    truth = truth_of(labels, contract)
     losses = {name: row_losses(contract.metric, truth, p) * weights for name, p in predictions.items()}
     is_classes = isinstance(label, ClassLabel)
     models: dict[ModelName, ModelScores] = {}
@@ -50,17 +51,41 @@ def score(
             metric=_wire(figure(contract.metric, truth, predicted, groups)),
             histograms={names[index]: merged for index, merged in histograms.items()} if is_classes else {},
         )
-    difference = local = None
+    difference = local = own = None
     if "candidate" in losses and "current" in losses:
         difference = Sums.of(losses["candidate"] - losses["current"])
     if "current" in predictions and "local_only" in predictions:
         local = _wire(
             paired_difference(contract.metric, truth, predictions["current"], predictions["local_only"], groups)
         )
-    return PartScores(n=len(labels), models=models, candidate_minus_current=difference, current_minus_local=local)
+    if served != "current" and served in predictions and "current" in predictions:
+        own = _wire(paired_difference(contract.metric, truth, predictions[served], predictions["current"], groups))
+    return PartScores(
+        n=len(labels),
+        models=models,
+        candidate_minus_current=difference,
+        current_minus_local=local,
+        served_minus_current=own,
+    )
 
 
-def _row_weights(
+def cap(labels: npt.NDArray[np.float32], contract: Contract) -> npt.NDArray[np.float32]:
+    """Labels capped at the contract's cap (run_to_failure); others as they are."""
+    if not isinstance(contract.label, RunToFailureLabel):
+        return labels
+    capped: npt.NDArray[np.float32] = np.minimum(labels, np.float32(contract.label.cap))
+    return capped
+
+
+def truth_of(labels: npt.NDArray[np.float32], contract: Contract) -> npt.NDArray[np.float32]:
+    """1 for the positive class, whichever place it has in the label's dictionary, else 0; numbers as they are."""
+    label = contract.label
+    if not isinstance(label, ClassLabel):
+        return labels
+    return np.asarray(labels == label.classes.index(label.positive), np.float32)
+
+
+def row_weights(
     labels: npt.NDArray[np.float32], contract: Contract, class_weights: tuple[float, ...]
 ) -> npt.NDArray[np.float64]:
     """What each row's loss counts: its class's weight; for numbers, squared error is in units of the cap."""

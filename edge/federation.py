@@ -30,13 +30,14 @@ from edge.participation import (
     VerifyVersion,
     Warn,
 )
+from edge.variants import Served
 from edge.workshop import ModelGone, TrainedUpdate, Workshop
 from uns_topics.codes import Reason
 from uns_topics.envelope import PayloadError
 from uns_topics.model import Value
 from uns_topics.payloads import Writer, read
 from uns_topics.plan import Plan
-from uns_topics.presence import AggregatorStatus, ParticipantState, ParticipantStatus, Route, Variant
+from uns_topics.presence import AggregatorStatus, ParticipantState, ParticipantStatus, Route
 from uns_topics.reports import LastUpdate
 from uns_topics.rounds import Receipt, RoundAnnouncement, VersionManifest
 from uns_topics.topics import FlTopic, Kind, TopicError, participant_filters
@@ -55,6 +56,7 @@ class Federation:
 
     Args:
         workshop: does the heavy work (checks, training, evaluation) off the loop.
+        serve: called with what is to run on the tags from now on.
         chunk_bytes: the participant's own limit going up, or None for the plan's.
         traffic: bytes of the plant's own messages so far, for the status.
     """
@@ -69,7 +71,7 @@ class Federation:
         participant: str,
         boot: str,
         chunk_bytes: int | None,
-        swap: Callable[[VersionManifest], Variant],
+        serve: Callable[[Served], None],
         on_plan: Callable[[Plan], None],
         traffic: Callable[[], dict[str, int]],
         rng: random.Random,
@@ -85,7 +87,7 @@ class Federation:
         self._workshop = workshop
         self._writer = Writer(federation, participant, boot)
         self._chunk_bytes = chunk_bytes
-        self._swap = swap
+        self._serve = serve
         self._on_plan = on_plan
         self._traffic = traffic
         self._rng = rng
@@ -275,19 +277,30 @@ class Federation:
             elif isinstance(effect, Warn):
                 log.warning("%s", effect.text)
             elif isinstance(effect, Swap):
-                self._serve(effect)
+                self._swap(effect)
             else:
                 self._work.put_nowait(effect)
 
-    def _serve(self, effect: Swap) -> None:
-        """Serve a version at once, as long as it is surely here; what it brings about is worked off later."""
+    def _swap(self, effect: Swap) -> None:
+        """Run a version at once, as long as it is surely here; what it brings about is worked off later."""
         try:
-            variant = self._swap(effect.manifest)
+            served = self._workshop.offer(effect.manifest)
         except ModelGone as error:
             log.info("%s", error)
             return
-        self._do(self.core.on_swapped(effect.manifest.version, variant))
+        self._run_on_tags(served)
         self._work.put_nowait(effect)
+
+    def _run_on_tags(self, served: Served) -> None:
+        self._serve(served)
+        self._do(self.core.on_swapped(served.version, served.variant))
+
+    async def _review(self, manifest: VersionManifest, *, final: bool) -> None:
+        """Publish what a current version is worth here, and run what is best."""
+        found = await self._workshop.review(manifest, final=final)
+        if found.serves is not None:
+            self._run_on_tags(found.serves)
+        await self.say(Kind.EVALUATION, found.evaluation)
 
     async def _effect_loop(self) -> None:
         """Start a task per effect; they wait for each other only where the workshop says so."""
@@ -330,9 +343,9 @@ class Federation:
                     await self._workshop.keep(manifest, self.core.held)
             case Swap(manifest):
                 await self._workshop.mark_served(manifest)
-                await self.say(Kind.EVALUATION, await self._workshop.figures(manifest, final=manifest.final))
+                await self._review(manifest, final=manifest.final)
             case FinalFigures(manifest):
-                await self.say(Kind.EVALUATION, await self._workshop.figures(manifest, final=True))
+                await self._review(manifest, final=True)
             case Evaluate(candidate, current):
                 await self.say(Kind.EVALUATION, await self._workshop.compare(candidate, current))
             case PublishStatistics(generation):

@@ -85,10 +85,15 @@ def paired_difference(
     second: Numbers,
     groups: npt.NDArray[np.int64] | None = None,
     seed: int = 0,
+    *,
+    interval: tuple[float, float] = INTERVAL,
+    resamples: int = RESAMPLES,
 ) -> Figure:
     """Figure of the first model minus that of the second, both measured on the same rows of each resample."""
     one, other = _measure(metric, labels, first), _measure(metric, labels, second)
-    return _with_interval(lambda weights: one(weights) - other(weights), metric, labels, groups, seed)
+    return _with_interval(
+        lambda weights: one(weights) - other(weights), metric, labels, groups, seed, interval, resamples
+    )
 
 
 def score_histograms(labels: Numbers, scores: Numbers, classes: int = 2) -> dict[int, tuple[tuple[int, int], ...]]:
@@ -175,6 +180,8 @@ def _with_interval(
     labels: Numbers,
     groups: npt.NDArray[np.int64] | None,
     seed: int,
+    interval: tuple[float, float] = INTERVAL,
+    resamples: int = RESAMPLES,
 ) -> Figure:
     n = len(labels)
     clusters, count = _clusters(n, groups)
@@ -187,13 +194,13 @@ def _with_interval(
     drawn = np.array(
         [
             measure(np.bincount(random.integers(0, count, count), minlength=count).astype(np.float64)[clusters])
-            for _ in range(RESAMPLES)
+            for _ in range(resamples)
         ]
     )
     drawn = drawn[np.isfinite(drawn)]
-    if len(drawn) < RESAMPLES // 2:  # the positives lie in so few groups that most resamples have none
+    if len(drawn) < resamples // 2:  # the positives lie in so few groups that most resamples have none
         return Figure(value, float("nan"), float("nan"), n, decided=False)
-    low, high = np.percentile(drawn, INTERVAL)
+    low, high = np.percentile(drawn, interval)
     return Figure(value, float(low), float(high), n, decided=True)
 
 

@@ -6,6 +6,7 @@ the aggregator measured before it may serve.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from uns_topics.golden import agrees, golden_outputs, open_session
+from uns_topics.presence import Variant
 from uns_topics.rounds import VersionManifest
 from uns_topics.template import CONTEXT_INPUT, FEATURES_INPUT, Lineage, Template, TemplateError, read_template
 from uns_topics.tensors import Role, Vector, vector_bytes, vector_from_bytes, vector_sha256
@@ -25,6 +27,7 @@ BATCH_ROWS = 4096
 
 
 KEPT_SERVED = 2
+_OWN = "own.json"
 _SERVED = "served.txt"
 
 
@@ -47,6 +50,16 @@ class Model:
             inputs[CONTEXT_INPUT] = contexts
         outputs: npt.NDArray[np.float32] = self.session.run(None, inputs)[0]
         return outputs.reshape(-1)
+
+
+@dataclass(frozen=True)
+class OwnModel:
+    """A model of this plant's own as it lies on disk. Attributes: version: the global one that it stands in for."""
+
+    variant: Variant
+    version: int
+    template_sha256: str
+    vector: Vector
 
 
 def open_version(template: Template, vector: Vector, manifest: VersionManifest) -> Model:
@@ -132,6 +145,41 @@ class ModelStore:
         """This version serves from now on; the one before it stays as a second last good one. Raises: OSError."""
         before = [known for known in self.served() if known != version]
         _write(self._folder / _SERVED, json.dumps([version, *before][:KEPT_SERVED]).encode())
+
+    def save_own(self, own: OwnModel) -> None:
+        """Keep a model of this plant's own that serves. Raises: OSError."""
+        raw = vector_bytes(own.vector)
+        _write(self._folder / "own.f32", raw)
+        record = {
+            "variant": own.variant.value,
+            "version": own.version,
+            "template": own.template_sha256,
+            "sha256": hashlib.sha256(raw).hexdigest(),
+        }
+        _write(self._folder / _OWN, json.dumps(record).encode())
+
+    def drop_own(self) -> None:
+        """None of this plant's own serves any more. Raises: OSError."""
+        (self._folder / _OWN).unlink(missing_ok=True)
+
+    def own(self) -> OwnModel | None:
+        """What `save_own` kept last. Raises: ModelRefused: it was changed on disk, or a power cut came between."""
+        try:
+            record = json.loads((self._folder / _OWN).read_bytes())
+            raw = (self._folder / "own.f32").read_bytes()
+            found = OwnModel(
+                Variant(record["variant"]),
+                int(record["version"]),
+                str(record["template"]),
+                vector_from_bytes(raw, len(raw) // 4),
+            )
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelRefused(f"this plant's own model on disk: {error}") from error
+        if record["sha256"] != hashlib.sha256(raw).hexdigest():
+            raise ModelRefused("this plant's own model on disk is not the one that served")
+        return found
 
     def served(self) -> list[int]:
         """Versions that served, the last one first. A candidate that never served is no last good version."""

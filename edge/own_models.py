@@ -16,6 +16,7 @@ from edge.trainer_client import Trained, TrainerError
 from edge.trainer_desk import TrainerDesk
 from uns_topics.codes import Reason
 from uns_topics.plan import Training
+from uns_topics.rounds import VersionManifest
 from uns_topics.standardisation import fill_standardisation
 from uns_topics.template import Template
 from uns_topics.tensors import Role, Vector, vector_bytes, vector_from_bytes
@@ -27,6 +28,9 @@ LOCAL_KEY = "local-only"
 TENSORS_KEY = "local-tensors"
 """Key of the tensors of role local in the store, behind the hash of the template that they belong to."""
 _HASH_BYTES = 32
+SHARES = (0.25, 0.5, 0.75, 1.0)
+"""Of this plant's own steps in a personalised model."""
+ClassWeights = tuple[float, ...]
 
 
 class OwnModels:
@@ -50,6 +54,9 @@ class OwnModels:
         self._local_base: Vector | None = None
         self._local_steps = 0
         self._tensors = self._kept_tensors()
+        self._tuned: Vector | None = None
+        """The global version that training last started from, and where its steps led in this plant."""
+        self._tuned_final: int | None = None
 
     # Tensors of role local (as FedBN has them: Li et al. 2021, arXiv:2102.07623) --------------------------------------
 
@@ -65,9 +72,18 @@ class OwnModels:
         self._template.table.scatter(start, Role.LOCAL, self._tensors)
         return start
 
-    async def take(self, trained: Trained) -> None:
-        """Keep the own tensors as training left them, whatever becomes of the update. Raises: TrainerError."""
-        tensors = trained.local
+    async def take(self, trained: Trained, start: Vector) -> None:
+        """Keep what training made of this plant's own parameters, whatever becomes of the update.
+
+        Args: start: what it started from, shape (table.size,).
+        Raises: TrainerError: own tensors that are not the template's.
+        """
+        await self._keep_tensors(trained.local)
+        self._tuned = np.add(start, trained.delta)
+        if self._tensors is not None:
+            self._template.table.scatter(self._tuned, Role.LOCAL, self._tensors)
+
+    async def _keep_tensors(self, tensors: Vector | None) -> None:
         if tensors is None or (self._tensors is not None and np.array_equal(tensors, self._tensors)):
             return
         if tensors.shape != (self._template.table.elements(Role.LOCAL),) or not np.isfinite(tensors).all():
@@ -82,6 +98,39 @@ class OwnModels:
         if kept is None or kept[:_HASH_BYTES].hex() != self._template.sha256:
             return None
         return vector_from_bytes(kept[_HASH_BYTES:], self._template.table.elements(Role.LOCAL))
+
+    # Personalised -----------------------------------------------------------------------------------------------------
+
+    async def tune(
+        self, snapshot: Snapshot, manifest: VersionManifest, fitted: Model, settings: Training, weights: ClassWeights
+    ) -> None:
+        """A round's steps more from a last version, which nobody aggregates: for this plant alone, once."""
+        if self._desk is None or self._tuned_final == manifest.version or not len(snapshot.dataset.of(Part.TRAIN)):
+            return
+        self._tuned_final = manifest.version
+        try:
+            async with self._desk.using(self._template, snapshot.dataset) as trainer:
+                trained = await trainer.train(fitted.vector, settings, class_weights=weights, seed=manifest.version)
+                await self.take(trained, fitted.vector)
+        except TrainerError as error:
+            log.warning("version %d is not personalised: %s", manifest.version, error)
+
+    def personalised(self, snapshot: Snapshot, fitted: Model, weights: ClassWeights) -> Model | None:
+        """The blend of a global version and this plant's own steps that has the least loss on the select part.
+
+        Own steps start from the global version before, so both lie close, and what lies between them is a model too
+        (Mansour et al. 2020, arXiv:2002.10619, section 5). None before any training.
+        """
+        if self._tuned is None:
+            return None
+        best, least = None, float("inf")
+        for share in SHARES:
+            vector = fitted.vector + np.float32(share) * (self._tuned - fitted.vector)
+            model = open_own(self._template, vector)
+            outputs = snapshot.predict(Part.SELECT, {"personalised": model})["personalised"]
+            if (loss := snapshot.loss(Part.SELECT, outputs, weights)) < least:
+                best, least = model, loss
+        return best
 
     # Local-only -------------------------------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ class VerifyVersion:
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """Serve this version from the next inference on; answer with `on_swapped`."""
+    """This version is current: run it, or what was chosen in its place; answer with `on_swapped`."""
 
     manifest: VersionManifest
 
@@ -154,6 +154,8 @@ class Participation:
         self._training: RoundAnnouncement | None = None
         self._evaluated: str | None = None
         self._finished: int | None = None
+        self._swapped: tuple[int, str] | None = None
+        """The current version that was last handed on to run; what runs may be another model."""
         self._statistics_of: int | None = None
         self._epoch = 0
         self._plan_epoch = 0
@@ -279,7 +281,7 @@ class Participation:
         return [*self._follow_versions(now), *self._try_train(), PublishStatus()]
 
     def on_swapped(self, version: int, variant: Variant) -> list[Effect]:
-        """The answer to `Swap`."""
+        """What runs on the tags from now on: the answer to `Swap`, and the outcome of a review."""
         self.serves = Serves(version=version, variant=variant)
         return [PublishStatus()]
 
@@ -464,7 +466,8 @@ class Participation:
         if current is None or not self._holds(current):
             return []
         effects: list[Effect] = []
-        if self.serves != Serves(version=current.version, variant=Variant.GLOBAL):
+        if self._swapped != (current.version, current.sha256):
+            self._swapped = (current.version, current.sha256)
             effects.append(Swap(current))
         if current.final and self._finished != current.version:
             self._finished = current.version

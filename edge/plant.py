@@ -15,18 +15,16 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
 
 import numpy as np
 
 from broker_bridge.link import Link
 from broker_bridge.session import Connector, Message, PublishRefused, Session, SessionLost, Will
 from edge.ingest import Effect, Ingest, Problem, SampleReady
-from edge.models import Model
 from edge.outputs import Leaf, Outputs, Prediction, alive_topic
 from edge.quality import QualityCounters
 from edge.store import SampleStore, StoredPrediction
-from uns_topics.presence import Variant
+from edge.variants import Served
 from uns_topics.reports import DataQuality
 
 log = logging.getLogger("headgate.edge")
@@ -36,15 +34,6 @@ MAX_WAITING = 100_000
 BATCH_EFFECTS = 2_000
 WARN_EVERY_S = 30.0
 """A reason for dropping messages is logged once in this time, with its count."""
-
-
-@dataclass(frozen=True)
-class Served:
-    """What runs on the tags now."""
-
-    model: Model
-    version: int
-    variant: Variant
 
 
 class Plant:

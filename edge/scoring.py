@@ -10,9 +10,12 @@ import numpy.typing as npt
 
 from edge.baselines import constant_predictions, linear_predictions
 from edge.dataset import Dataset, Part
-from edge.evaluation import Predictions, score
+from edge.evaluation import Predictions, cap, row_weights, score, truth_of
+from edge.metrics import Figure, row_losses
 from edge.models import BATCH_ROWS, Model
+from edge.variants import gains
 from uns_topics.contract import ClassLabel, Contract
+from uns_topics.presence import Variant
 from uns_topics.reports import FeatureCell, ModelName, PartScores, Statistics
 from uns_topics.standardisation import Moments, cells, class_weights, context_slots
 
@@ -43,12 +46,32 @@ class Snapshot:
         return {name: values[index] for name, values in self._baselines.items()}
 
     def score(
-        self, part: Part, predictions: Predictions, weights: tuple[float, ...], *, capped: bool = False
+        self,
+        part: Part,
+        predictions: Predictions,
+        weights: tuple[float, ...],
+        *,
+        capped: bool = False,
+        served: ModelName = "current",
     ) -> PartScores:
         """Figures of each model on one part. Args: weights: of the classes."""
         index = self.dataset.of(part)
         labels, groups = self.dataset.labels[index], self.dataset.groups[index]
-        return score(predictions, labels, groups, self.contract, weights, capped=capped)
+        return score(predictions, labels, groups, self.contract, weights, capped=capped, served=served)
+
+    def loss(self, part: Part, outputs: Outputs, weights: tuple[float, ...]) -> float:
+        """Mean loss of one model's outputs on one part, labels capped; infinite without rows."""
+        if not len(outputs):
+            return float("inf")
+        labels = cap(self.dataset.labels[self.dataset.of(part)], self.contract)
+        losses = row_losses(self.contract.metric, truth_of(labels, self.contract), outputs)
+        return float((losses * row_weights(labels, self.contract, weights)).mean())
+
+    def gains(self, outputs: Mapping[Variant, Outputs], serving: Variant) -> dict[Variant, Figure]:
+        """How much better each other variant is on the select part than what serves."""
+        index = self.dataset.of(Part.SELECT)
+        truth = truth_of(cap(self.dataset.labels[index], self.contract), self.contract)
+        return gains(self.contract.metric, truth, outputs, serving, self.dataset.groups[index])
 
     def statistics(self, generation: int) -> Statistics:
         """What is published of the training part."""

@@ -23,18 +23,18 @@ from edge.ingest import Ingest
 from edge.models import ModelStore
 from edge.outputs import common_home
 from edge.participation import Counts, Participation
-from edge.plant import Plant, Served
+from edge.plant import Plant
 from edge.quality import QualityCounters
 from edge.signal_map import MapError, SignalMap, bind
 from edge.store import SampleStore, StoreError
 from edge.trainer_client import make_trainer
+from edge.variants import Served
 from edge.workshop import Workshop
 from uns_topics.codes import Reason
 from uns_topics.contract import Contract
 from uns_topics.plan import Plan
 from uns_topics.presence import Variant
 from uns_topics.reports import DataQuality
-from uns_topics.rounds import VersionManifest
 from uns_topics.topics import Kind
 
 log = logging.getLogger("headgate.edge")
@@ -91,6 +91,7 @@ class _Edge:
             ModelStore(config.data_dir / "models"),
             make_trainer(config.trainer),
             config.data_dir,
+            variants=config.inference.variants,
         )
         fl: Connector = AiomqttConnector(config.broker)
         self._federation = Federation(
@@ -101,7 +102,7 @@ class _Edge:
             participant=config.participant,
             boot=secrets.token_hex(4),
             chunk_bytes=config.chunk_bytes,
-            swap=self._swap,
+            serve=self._serve,
             on_plan=self._on_plan,
             traffic=self._traffic,
             rng=random.Random(),  # noqa: S311 - jitter, not a secret
@@ -141,10 +142,9 @@ class _Edge:
             self._contract_known.set()
         restored = await asyncio.get_running_loop().run_in_executor(None, self._workshop.restore)
         if restored is not None:
-            manifest, model = restored
-            self._served = Served(model, manifest.version, Variant.LAST_GOOD)
+            manifest, self._served = restored
             self._core.restored = manifest
-            self._core.on_swapped(manifest.version, Variant.LAST_GOOD)
+            self._core.on_swapped(manifest.version, self._served.variant)
             log.info("version %d from disk serves until the federation says more", manifest.version)
         async with asyncio.TaskGroup() as tasks:
             running = [
@@ -271,12 +271,15 @@ class _Edge:
             self._store.put(CONTRACT_KEY, plan.contract.model_dump_json().encode())
             self._contract_known.set()
 
-    def _swap(self, manifest: VersionManifest) -> Variant:
-        self._served = Served(self._workshop.fitted(manifest), manifest.version, Variant.GLOBAL)
+    def _serve(self, served: Served) -> None:
+        """Run this on the tags; what runs already goes on undisturbed."""
+        if self._served is not None and served.is_same(self._served):
+            return
+        self._served = served
         if self._plant is not None:
-            self._plant.serve(self._served)
-        log.info("version %d serves", manifest.version)
-        return Variant.GLOBAL
+            self._plant.serve(served)
+        own = "" if served.variant is Variant.GLOBAL else f" ({served.variant.value})"
+        log.info("version %d serves%s", served.version, own)
 
     def _traffic(self) -> dict[str, int]:
         plant = self._plant

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,19 +18,22 @@ import numpy as np
 
 from edge.dataset import Part
 from edge.model_check import check_in_child
-from edge.models import Model, ModelRefused, ModelStore, open_version
+from edge.models import Model, ModelRefused, ModelStore, OwnModel, open_own, open_version
 from edge.outbox import Belonging, Outbox, Waiting
 from edge.own_models import OwnModels
 from edge.residual import due
+from edge.review import Review, contenders, review
 from edge.scoring import Snapshot
 from edge.store import SampleStore
 from edge.threads import on
 from edge.trainer_client import Trained, TrainerError, TrainerProcess
 from edge.trainer_desk import TrainerDesk
+from edge.variants import Served, Serving
 from uns_topics.codes import Code, Reason
-from uns_topics.contract import Contract, RunToFailureLabel
+from uns_topics.contract import Contract
 from uns_topics.encodings import EncodingError, encoding
 from uns_topics.plan import Plan
+from uns_topics.presence import Variant
 from uns_topics.reports import Evaluation, ModelName, PartScores, Statistics
 from uns_topics.rounds import RoundAnnouncement, VersionManifest
 from uns_topics.steps import take_step
@@ -72,6 +75,7 @@ class Workshop:
         models: versions and skeletons on disk.
         trainer: None where training is switched off or not installed.
         folder: for the dataset file that the trainer reads.
+        variants: what may run on the tags besides the global model.
     """
 
     def __init__(
@@ -82,7 +86,10 @@ class Workshop:
         models: ModelStore,
         trainer: TrainerProcess | None,
         folder: Path,
+        *,
+        variants: Collection[Variant] = tuple(Variant),
     ) -> None:
+        self._serving = Serving(variants)
         self._participant = participant
         self._store = store
         self._store_thread = store_thread
@@ -223,6 +230,10 @@ class Workshop:
         except KeyError:
             raise ModelGone(f"version {version} is no longer here: a newer one took its place") from None
 
+    def offer(self, manifest: VersionManifest) -> Served:
+        """There is a new current version. Returns: what runs until it was reviewed. Raises: ModelGone."""
+        return self._serving.offer(Served(self.fitted(manifest), manifest.version, Variant.GLOBAL))
+
     async def mark_served(self, manifest: VersionManifest) -> None:
         """Remember that this version serves: it is what a restart serves until the federation says more."""
         try:
@@ -230,10 +241,10 @@ class Workshop:
         except OSError as error:
             log.error("that version %d serves can't be kept on disk: %s", manifest.version, error)  # noqa: TRY400
 
-    def restore(self) -> tuple[VersionManifest, Model] | None:
-        """The last version that served and is still good on disk, proven again; what is not good is said.
+    def restore(self) -> tuple[VersionManifest, Served] | None:
+        """What ran last and is still good on disk, proven again; what is not good is said.
 
-        Returns: its manifest, and what runs of it here.
+        Returns: the manifest of its global version, and what runs.
         """
         for version in self._models.served():
             try:
@@ -243,10 +254,24 @@ class Workshop:
                 log.warning("%s", error)
                 continue
             self._use(model.template)
-            self._open[manifest.sha256] = model
-            fitted = self._fitted[manifest.sha256] = self._own.fit(model) if self._own is not None else model
-            return manifest, fitted
+            assert self._own is not None
+            fitted = self._own.fit(model)
+            self._open[manifest.sha256], self._fitted[manifest.sha256] = model, fitted
+            served = self._restored_own(model.template, version) or Served(fitted, version, Variant.LAST_GOOD)
+            self._serving.restore(served)
+            return manifest, served
         return None
+
+    def _restored_own(self, template: Template, version: int) -> Served | None:
+        """This plant's own model, where it ran when this version was current."""
+        try:
+            own = self._models.own()
+        except ModelRefused as error:
+            log.warning("%s", error)
+            return None
+        if own is None or (own.version, own.template_sha256) != (version, template.sha256):
+            return None
+        return Served(open_own(template, own.vector), version, own.variant)
 
     # Samples ---------------------------------------------------------------------------------------------------------
 
@@ -301,7 +326,7 @@ class Workshop:
                 trained = await trainer.train(
                     base, client.training, class_weights=client.class_weights, seed=announcement.seed
                 )
-            await own.take(trained)
+            await own.take(trained, base)
         except TrainerError as error:
             log.warning("round %d is skipped: %s", announcement.round_number, error)
             return error.reason
@@ -426,38 +451,43 @@ class Workshop:
             select=await on(self._scoring, work),
         )
 
-    async def figures(self, manifest: VersionManifest, *, final: bool) -> Evaluation | None:
-        """The served version beside local-only, linear and constant: what is published. None before any training."""
+    async def review(self, manifest: VersionManifest, *, final: bool) -> Review:
+        """A current version beside this plant's own models and the baselines: what is published, and what is to run."""
         snapshot, own = self._snapshot, self._own
-        if snapshot is None or own is None or manifest.sha256 not in self._open:
-            return None
-        chosen: dict[ModelName, Model] = {"current": self.fitted(manifest)}
-        if self._plan is not None and manifest.lineage.round_number is not None:
-            await own.keep_up(snapshot, manifest.lineage.round_number, self._plan.training, manifest.version)
-        if own.local_only is not None:
-            chosen["local_only"] = own.local_only
-        weights, contract = self._class_weights, snapshot.contract
-        with_report = final or contract.split.report == "each-version"
+        if manifest.sha256 not in self._open:
+            return Review(None, None)
+        current = Served(self.fitted(manifest), manifest.version, Variant.GLOBAL)
+        if snapshot is None or own is None:
+            return Review(None, await self._settle(current, current))
+        plan, weights = self._plan, self._class_weights
+        if plan is not None and manifest.lineage.round_number is not None:
+            await own.keep_up(snapshot, manifest.lineage.round_number, plan.training, manifest.version)
+            if final:
+                await own.tune(snapshot, manifest, current.model, plan.training, weights)
 
-        def work() -> Evaluation:
-            predictions = {
-                which: {**snapshot.predict(which, chosen), **snapshot.baselines(which)}
-                for which in ((Part.SELECT, Part.REPORT) if with_report else (Part.SELECT,))
-            }
+        def work() -> tuple[Evaluation, Served]:
+            personal = own.personalised(snapshot, current.model, weights)
+            could = contenders(current, own.local_only, personal, self._serving.last_good)
+            return review(snapshot, manifest, could, self._serving, weights, final=final)
 
-            def part(which: Part, *, capped: bool) -> PartScores:
-                return snapshot.score(which, predictions[which], weights, capped=capped)
+        evaluation, choice = await on(self._scoring, work)
+        return Review(evaluation, await self._settle(current, choice))
 
-            runs = isinstance(contract.label, RunToFailureLabel)
-            return Evaluation(
-                generation=manifest.generation,
-                candidate=None,
-                current=manifest.version,
-                metric=contract.metric,
-                final=final,
-                select=part(Part.SELECT, capped=True),
-                report=part(Part.REPORT, capped=False) if with_report else None,
-                report_capped=part(Part.REPORT, capped=True) if with_report and runs else None,
-            )
+    async def _settle(self, current: Served, choice: Served) -> Served | None:
+        """Run what was chosen, and remember it on disk."""
+        settled = self._serving.settle(current, choice)
+        if settled is not None:
+            try:
+                await on(self._scoring, lambda: self._remember(settled))
+            except OSError as error:
+                log.error("which model runs can't be kept on disk: %s", error)  # noqa: TRY400
+        return settled
 
-        return await on(self._scoring, work)
+    def _remember(self, served: Served) -> None:
+        model = served.model
+        if served.variant in (Variant.PERSONALISED, Variant.LOCAL):
+            own = OwnModel(served.variant, served.version, model.template.sha256, model.vector)
+            self._models.save_own(own)
+            return
+        self._models.drop_own()
+        self._models.mark_served(served.version)

@@ -14,6 +14,7 @@ from pydantic import Field
 from uns_topics.codes import Code, DataProblem
 from uns_topics.contract import Metric
 from uns_topics.model import Count, Identifier, Sha256, TransferId, Value, Version
+from uns_topics.presence import Variant
 from uns_topics.standardisation import Moments
 
 HISTOGRAM_BINS = 64
@@ -76,7 +77,7 @@ class Figure(Value):
     undecided: bool = False
 
 
-ModelName = Literal["candidate", "current", "local_only", "linear", "constant"]
+ModelName = Literal["candidate", "current", "personalised", "local_only", "last_good", "linear", "constant"]
 Bin = Annotated[int, Field(ge=1, le=HISTOGRAM_BINS)]
 Merged = Annotated[tuple[Bin, Count], Field(description="upper bin (exclusive) of HISTOGRAM_BINS, rows")]
 
@@ -96,6 +97,9 @@ class PartScores(Value):
     models: dict[ModelName, ModelScores]
     candidate_minus_current: Sums | None = None
     current_minus_local: Figure | None = Field(default=None, description="paired difference in the contract's metric")
+    served_minus_current: Figure | None = Field(
+        default=None, description="the same of what runs on the tags, where that isn't the current version itself"
+    )
 
 
 class Evaluation(Value):
@@ -106,6 +110,7 @@ class Evaluation(Value):
     current: Version | None
     metric: Metric
     final: bool = Field(default=False, description="the figures of the plan's last version")
+    serves: Variant | None = Field(default=None, description="what runs on the tags, by the select part's word")
     select: PartScores
     report: PartScores | None = None
     report_capped: PartScores | None = Field(default=None, description="run_to_failure: with labels capped, too")

@@ -7,7 +7,7 @@ from typing import Any
 from edge.outputs import instance_root
 from headgate.demo.scenario import PlantScript, Scenario
 from headgate.demo.watch import Participant, View
-from uns_topics.presence import ParticipantState
+from uns_topics.presence import ParticipantState, Variant
 from uns_topics.reports import Evaluation, ModelName, PartScores
 
 BASELINES: tuple[tuple[str, ModelName], ...] = (
@@ -73,7 +73,8 @@ def _participant_gaps(known: Participant, version: int) -> list[str]:
         gaps.append(f"doesn't hold version {version}")
     if status.reason is not None:
         return gaps  # it says why it doesn't serve, or has no figures
-    if status.serves is None or status.serves.version != version:
+    is_refuge = status.serves is not None and status.serves.variant is Variant.LAST_GOOD
+    if status.serves is None or (status.serves.version != version and not is_refuge):
         gaps.append(f"doesn't serve version {version} and names no reason")
     if known.final is None or known.final.current != version or known.final.report is None:
         gaps.append("hasn't published its final figures")
@@ -102,6 +103,8 @@ def _participant(known: Participant, name: str, scenario: Scenario) -> dict[str,
         "metric": scenario.contract["metric"],
         "n_report": figures.report.n if figures is not None and figures.report is not None else 0,
         **_values(scores),
+        "personalised": _metric(scores, "personalised"),
+        "served_minus_federated": _served_minus_federated(scores),
         "bytes_up": status.bytes_up if status is not None else 0,
         "bytes_down": status.bytes_down if status is not None else 0,
     }
@@ -120,5 +123,17 @@ def _serves(known: Participant) -> dict[str, Any] | str | None:
 
 
 def _values(scores: PartScores | None) -> dict[str, float | None]:
-    models = scores.models if scores is not None else {}
-    return {name: models[model].metric.value if model in models else None for name, model in BASELINES}
+    return {name: _metric(scores, model) for name, model in BASELINES}
+
+
+def _metric(scores: PartScores | None, model: ModelName) -> float | None:
+    known = scores.models.get(model) if scores is not None else None
+    return known.metric.value if known is not None else None
+
+
+def _served_minus_federated(scores: PartScores | None) -> float | None:
+    """What a model of the plant's own brings where it runs; 0 where the federated one runs."""
+    if scores is None:
+        return None
+    own = scores.served_minus_current
+    return own.value if own is not None else 0.0

@@ -14,17 +14,19 @@ from broker_bridge.memory import MemoryBroker
 from broker_bridge.session import BrokerRefused, Message
 from edge.federation import Federation
 from edge.participation import Counts, Participation
+from edge.review import Review
+from edge.variants import Served
 from edge.workshop import TrainedUpdate
 from tests.aio import Inbox, run
-from tests.edge.versions import CONTRACT, manifest_of, plan_of, round_of
+from tests.edge.versions import CONTRACT, manifest_of, model_of, plan_of, round_of
 from uns_topics.codes import Code, Reason
 from uns_topics.contract import Contract
 from uns_topics.model import Value
 from uns_topics.payloads import Writer, read
 from uns_topics.plan import Plan
-from uns_topics.presence import AggregatorStatus, Route, Variant
+from uns_topics.presence import AggregatorStatus, ParticipantStatus, Route, Serves, Variant
 from uns_topics.reports import LastUpdate
-from uns_topics.rounds import Receipt, VersionManifest
+from uns_topics.rounds import Receipt
 from uns_topics.topics import FlTopic, Kind
 from uns_topics.transfers import TransferManifest
 
@@ -39,6 +41,7 @@ class Bench:
         self.size = 0
         self.left: TrainedUpdate | None = None
         self.settled: list[tuple[int, str | None, Code | None]] = []
+        self.choice: Served | None = None
 
     def follow(self, plan: Plan) -> bool:
         return True
@@ -76,8 +79,12 @@ class Bench:
     async def compare(self, candidate: Any, current: Any) -> None:
         self._maybe("compare")
 
-    async def figures(self, manifest: Any, *, final: bool) -> None:
-        self._maybe("figures")
+    def offer(self, manifest: Any) -> Any:
+        return Served(model_of(1), manifest.version, Variant.GLOBAL)
+
+    async def review(self, manifest: Any, *, final: bool) -> Review:
+        self._maybe("review")
+        return Review(None, self.choice)
 
     async def mark_served(self, manifest: Any) -> None:
         self._maybe("mark_served")
@@ -103,15 +110,11 @@ class World:
             participant="berlin",
             boot="0000000b",
             chunk_bytes=None,
-            swap=self._swap,
+            serve=lambda served: self.served.append(served.version),
             on_plan=lambda _: None,
             traffic=dict,
             rng=random.Random(1),
         )
-
-    def _swap(self, manifest: VersionManifest) -> Variant:
-        self.served.append(manifest.version)
-        return Variant.GLOBAL
 
     def says(self, kind: Kind, body: Value, boot: str = "00000001") -> None:
         participant = "berlin" if kind in (Kind.RECEIPT, Kind.ROUTE) else None
@@ -150,9 +153,30 @@ async def running(world: World | None = None) -> AsyncIterator[World]:
         world.says(Kind.MODEL_CURRENT, manifest_of(1))
         world.federation.do(world.core.on_counts(Counts(samples=100, matured=100, new=100, trainable=60)))
         world.federation.do(world.core.on_trainer(None))
-        await world.until(lambda: world.served == [1])
+        await world.until(lambda: world.served)
         yield world
         await world.federation.close()
+
+
+def test_what_a_review_chooses_runs_and_is_said_and_the_next_version_is_reviewed_in_turn() -> None:
+    def said(world: World) -> Serves | None:
+        found = [m for m in world.seen.messages if m.topic == "fl/v1/tiny/up/berlin/status"]
+        body = read(FlTopic.parse(found[-1].topic), found[-1].payload)[1]
+        assert isinstance(body, ParticipantStatus)
+        return body.serves
+
+    async def main() -> None:
+        world = World()
+        world.bench.choice = Served(model_of(1), 1, Variant.LOCAL)
+        async with running(world):
+            await world.until(lambda: said(world) == Serves(version=1, variant=Variant.LOCAL))
+            assert world.served == [1, 1]  # the version itself, then what was chosen
+            world.bench.choice = Served(model_of(2), 2, Variant.PERSONALISED)
+            world.core.held[2] = manifest_of(2)
+            world.says(Kind.MODEL_CURRENT, manifest_of(2))
+            await world.until(lambda: said(world) == Serves(version=2, variant=Variant.PERSONALISED))
+
+    run(main())
 
 
 def test_an_update_that_a_newer_round_overtakes_gives_way() -> None:
@@ -210,9 +234,7 @@ def test_an_aggregator_that_came_back_is_asked_at_once() -> None:
     run(main())
 
 
-@pytest.mark.parametrize(
-    "what", ["statistics", "figures", "mark_served", "compare", "train_local", "accepted", "train"]
-)
+@pytest.mark.parametrize("what", ["statistics", "review", "mark_served", "compare", "train_local", "accepted", "train"])
 def test_whatever_fails_the_next_round_is_taken_part_in(what: str, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with running() as world:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.models import ModelRefused, ModelStore, open_version
+from edge.models import ModelRefused, ModelStore, OwnModel, open_version
 from tests.edge.versions import TEMPLATE, manifest_of, vector_of
+from uns_topics.presence import Variant
 
 
 def store_with(folder: Path, *served: int) -> ModelStore:
@@ -83,3 +84,25 @@ def test_a_broken_list_of_what_served_is_a_shorter_one(tmp_path: Path, content: 
     store = store_with(tmp_path, 1)
     (tmp_path / "served.txt").write_bytes(content)
     assert store.served() in ([], [3])
+
+
+def test_an_own_model_is_read_back_until_it_is_dropped_or_was_changed(tmp_path: Path) -> None:
+    store = store_with(tmp_path, 1)
+    assert store.own() is None
+    store.save_own(OwnModel(Variant.PERSONALISED, 1, TEMPLATE.sha256, vector_of(7)))
+    found = store.own()
+    assert found is not None
+    assert (found.variant, found.version, found.template_sha256) == (Variant.PERSONALISED, 1, TEMPLATE.sha256)
+    assert np.array_equal(found.vector, vector_of(7))
+    kept = (tmp_path / "own.f32").read_bytes()
+    for content in (b"", kept[:-4], bytes(len(kept))):
+        (tmp_path / "own.f32").write_bytes(content)
+        with pytest.raises(ModelRefused, match="own model"):
+            store.own()
+    (tmp_path / "own.f32").write_bytes(kept)
+    for content in (b"", b"{}", b"[1]", b'{"variant": "best"}'):
+        (tmp_path / "own.json").write_bytes(content)
+        with pytest.raises(ModelRefused, match="own model"):
+            store.own()
+    store.drop_own()
+    assert store.own() is None

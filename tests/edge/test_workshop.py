@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from edge.models import ModelStore
+from edge.review import Review
 from edge.store import SampleStore
 from edge.trainer_client import TrainerProcess
 from edge.workshop import ModelGone, TrainedUpdate, Workshop
@@ -69,10 +70,15 @@ def test_a_round_from_snapshot_to_figures(tmp_path: Path) -> None:
             compared = await made.compare(manifest_of(2), manifest_of(1))
             assert compared.select.n > 0
             assert compared.select.candidate_minus_current is not None
-            figures = await made.figures(manifest_of(2), final=True)
+            made.offer(manifest_of(2))
+            found = await made.review(manifest_of(2), final=True)
+            figures = found.evaluation
             assert figures is not None
             assert figures.report is not None
-            assert set(figures.report.models) == {"current", "local_only", "constant", "linear"}
+            own = {"local_only", "personalised"}
+            assert set(figures.report.models) == {"current", "constant", "linear", *own}
+            assert found.serves is not None
+            assert found.serves.variant is figures.serves
             before = store.counts().new
             await made.accepted(round_of(1, 1))
             assert store.counts().new < before
@@ -90,7 +96,7 @@ def test_a_version_that_newer_ones_replaced_is_gone_and_says_so(tmp_path: Path) 
                 await made.compare(manifest_of(3), manifest_of(1))
             with pytest.raises(ModelGone):
                 await made.train(round_of(1, 1))
-            assert await made.figures(manifest_of(1), final=False) is None
+            assert await made.review(manifest_of(1), final=False) == Review(None, None)
 
     run(main(), timeout_s=40)
 
@@ -125,11 +131,11 @@ def test_models_in_use_survive_their_replacement(tmp_path: Path) -> None:
             await take(made, 2, held=(1,))
             await made.statistics(1)
             comparing = asyncio.create_task(made.compare(manifest_of(2), manifest_of(1)))
-            figures = asyncio.create_task(made.figures(manifest_of(2), final=True))
+            figures = asyncio.create_task(made.review(manifest_of(2), final=True))
             await asyncio.sleep(0)
             await take(made, 3)
             assert (await comparing).candidate == 2
-            found = await figures
+            found = (await figures).evaluation
             assert found is not None
             assert found.current == 2
 
@@ -313,7 +319,7 @@ def test_tensors_that_stay_in_the_plant_go_on_from_round_to_round_and_over_a_res
         async with workshop(tmp_path) as (made, _):
             found = made.restore()
             assert found is not None
-            assert table.gather(found[1].vector, Role.LOCAL).tolist() == [value + 0.5 for value in neutral]
+            assert table.gather(found[1].model.vector, Role.LOCAL).tolist() == [value + 0.5 for value in neutral]
             assert vector_bytes(made.model(manifest_of(2)).vector) == vector_bytes(vector_of(2))
 
     run(main(), timeout_s=40)

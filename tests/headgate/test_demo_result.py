@@ -91,6 +91,16 @@ def test_a_reason_code_stands_for_serving_and_figures_but_not_for_holding() -> N
     assert missing(view, SCENARIO, ROUNDS) == ["lyon doesn't hold version 3"]
 
 
+def test_a_plant_may_stay_with_the_last_good_version_and_with_no_other_older_one() -> None:
+    view = success()
+    for variant, expected in (
+        (Variant.LAST_GOOD, []),
+        (Variant.PERSONALISED, ["lyon doesn't serve version 3 and names no reason"]),
+    ):
+        say(view, Kind.STATUS, status(serves=Serves(version=2, variant=variant)), "lyon")
+        assert missing(view, SCENARIO, ROUNDS) == expected
+
+
 @pytest.mark.parametrize("silent", LEAVES)
 def test_every_leaf_of_every_instance_has_to_carry_values(silent: str) -> None:
     view = success()
@@ -137,6 +147,8 @@ def test_the_result_is_one_json_object_of_what_was_seen() -> None:
                 "linear": 0.2,
                 "local_only": 0.3,
                 "federated": 0.4,
+                "personalised": None,
+                "served_minus_federated": 0.0,
                 "bytes_up": 2048,
                 "bytes_down": 4096,
             }

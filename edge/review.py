@@ -1,0 +1,99 @@
+"""Looking at a current version beside everything else that could run here. Pure, apart from onnxruntime."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edge.dataset import Part
+from edge.models import Model
+from edge.scoring import Outputs, Snapshot
+from edge.variants import NAMES, Served, Serving, choose
+from uns_topics.contract import RunToFailureLabel
+from uns_topics.presence import Variant
+from uns_topics.reports import Evaluation, ModelName, PartScores
+from uns_topics.rounds import VersionManifest
+
+log = logging.getLogger("headgate.edge")
+
+
+@dataclass(frozen=True)
+class Review:
+    """What came of it.
+
+    Attributes:
+        evaluation: what is published; None before any training.
+        serves: what is to run on the tags from now on; None where a newer version came meanwhile.
+    """
+
+    evaluation: Evaluation | None
+    serves: Served | None
+
+
+def contenders(
+    current: Served, local_only: Model | None, personalised: Model | None, last_good: Served | None
+) -> dict[Variant, Served]:
+    """Everything that could run when a version is current."""
+    found = {Variant.GLOBAL: current}
+    for variant, model in ((Variant.LOCAL, local_only), (Variant.PERSONALISED, personalised)):
+        if model is not None:
+            found[variant] = Served(model, current.version, variant)
+    if last_good is not None and last_good.version != current.version:
+        found[Variant.LAST_GOOD] = last_good
+    return found
+
+
+def review(
+    snapshot: Snapshot,
+    manifest: VersionManifest,
+    could: Mapping[Variant, Served],
+    serving: Serving,
+    weights: tuple[float, ...],
+    *,
+    final: bool,
+) -> tuple[Evaluation, Served]:
+    """Choose on the select part, and say what each is worth there and on the report part.
+
+    Args: could: what could run; weights: of the classes, of the round.
+    """
+    contract = snapshot.contract
+    models = {NAMES[variant]: served.model for variant, served in could.items()}
+    with_report = final or contract.split.report == "each-version"
+    parts = (Part.SELECT, Part.REPORT) if with_report else (Part.SELECT,)
+    outputs = {which: snapshot.predict(which, models) for which in parts}
+    chosen = _choose(snapshot, outputs[Part.SELECT], could, serving)
+
+    def part(which: Part, *, capped: bool) -> PartScores:
+        predictions = {**outputs[which], **snapshot.baselines(which)}
+        return snapshot.score(which, predictions, weights, capped=capped, served=NAMES[chosen])
+
+    runs = isinstance(contract.label, RunToFailureLabel)
+    evaluation = Evaluation(
+        generation=manifest.generation,
+        candidate=None,
+        current=manifest.version,
+        metric=contract.metric,
+        final=final,
+        serves=chosen,
+        select=part(Part.SELECT, capped=True),
+        report=part(Part.REPORT, capped=False) if with_report else None,
+        report_capped=part(Part.REPORT, capped=True) if with_report and runs else None,
+    )
+    return evaluation, could[chosen]
+
+
+def _choose(
+    snapshot: Snapshot, outputs: Mapping[ModelName, Outputs], could: Mapping[Variant, Served], serving: Serving
+) -> Variant:
+    allowed = [variant for variant in could if variant in serving.allowed]
+    incumbent = serving.chosen if serving.chosen in allowed else Variant.GLOBAL
+    gained = snapshot.gains({variant: outputs[NAMES[variant]] for variant in allowed}, incumbent)
+    chosen = choose(incumbent, gained)
+    if chosen is not incumbent:
+        gain = gained[chosen]
+        log.info(
+            "the %s model runs instead of the %s one: %s better by %.3g (%.3g to %.3g in all resamples of %d rows)",
+            chosen.value, incumbent.value, snapshot.contract.metric.value, gain.value, gain.low, gain.high, gain.n,
+        )  # fmt: skip
+    return chosen

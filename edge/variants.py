@@ -1,0 +1,128 @@
+"""Which model runs on the tags: the federation's, one of this plant's own, or the last good one. Pure.
+
+What runs goes on running until another one is surely better: better in every one of the paired resamples of the select
+part. A published interval leaves out 5 % of them; here several models are compared at every version, and with that rule
+one of three equally good others would take over every eleventh time. Only the last good version gives way as soon as it
+isn't surely better: it is a refuge, not a home.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+import numpy.typing as npt
+from numpy import float32, int64
+
+from edge.metrics import Figure, paired_difference
+from edge.models import Model
+from uns_topics.contract import Metric
+from uns_topics.presence import Variant
+from uns_topics.reports import ModelName
+
+INTERVAL = (0.0, 100.0)
+"""Percentiles of the resamples: all of them."""
+RESAMPLES = 400
+"""With three others that are equally good, one version in a hundred changes what runs (2 of 250 simulated)."""
+NAMES: Mapping[Variant, ModelName] = {
+    Variant.GLOBAL: "current",
+    Variant.PERSONALISED: "personalised",
+    Variant.LOCAL: "local_only",
+    Variant.LAST_GOOD: "last_good",
+}
+"""What an evaluation calls them."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model that runs on the tags, or could. Attributes: version: the global one that it is or stands in for."""
+
+    model: Model
+    version: int
+    variant: Variant
+
+    def is_same(self, other: Served) -> bool:
+        """Whether nothing changes where one runs after the other."""
+        return self.model is other.model and (self.version, self.variant) == (other.version, other.variant)
+
+
+def gains(
+    metric: Metric,
+    labels: npt.NDArray[float32],
+    outputs: Mapping[Variant, npt.NDArray[float32]],
+    serving: Variant,
+    groups: npt.NDArray[int64],
+) -> dict[Variant, Figure]:
+    """How much better each other one is than what serves, on the same rows; positive is better.
+
+    Args: labels, outputs: shape (n,) each, as for `edge.metrics.figure`.
+    """
+    better = -1.0 if metric is Metric.RMSE else 1.0
+    found = {}
+    for variant, predicted in outputs.items():
+        if variant is not serving:
+            given = (predicted, outputs[serving]) if better > 0 else (outputs[serving], predicted)
+            found[variant] = paired_difference(metric, labels, *given, groups, interval=INTERVAL, resamples=RESAMPLES)
+    return found
+
+
+def choose(serving: Variant, gains: Mapping[Variant, Figure]) -> Variant:
+    """What is to run. Args: gains: of all others that may run here, over what serves."""
+    surely = {variant: gain.value for variant, gain in gains.items() if gain.decided and gain.low > 0}
+    if surely:
+        return max(surely, key=lambda variant: surely[variant])
+    if serving is Variant.LAST_GOOD:
+        current = gains.get(Variant.GLOBAL)
+        if current is None or not (current.decided and current.high < 0):
+            return Variant.GLOBAL
+    return serving
+
+
+class Serving:
+    """What runs now, and what it is compared with. Args: allowed: variants that the site lets run."""
+
+    def __init__(self, allowed: Collection[Variant] = tuple(Variant)) -> None:
+        self.allowed = frozenset({*allowed, Variant.GLOBAL})
+        self.served: Served | None = None
+        self.last_good: Served | None = None
+        """The global version before the current one, or what stood in for it."""
+        self._chosen = Variant.GLOBAL
+        self._offered: int | None = None
+
+    @property
+    def chosen(self) -> Variant:
+        """The variant that the last review chose."""
+        return self._chosen
+
+    def restore(self, served: Served) -> None:
+        """What a restart runs until the federation says more."""
+        self.served = served
+        if served.variant is not Variant.LAST_GOOD:
+            self._chosen = served.variant
+
+    def offer(self, current: Served) -> Served:
+        """There is a new current version. It runs at once, unless something else was chosen: then the review decides.
+
+        Returns: what runs.
+        """
+        self._offered = current.version
+        known = self.served
+        is_another_template = known is None or known.model.template.sha256 != current.model.template.sha256
+        if known is None or is_another_template or self._chosen is Variant.GLOBAL:
+            self._chosen, self.served = Variant.GLOBAL, current
+            if is_another_template:
+                self.last_good = None
+            return current
+        return known
+
+    def settle(self, current: Served, choice: Served) -> Served | None:
+        """A review is done. Args: current: what it was about.
+
+        Returns: what is to run; None: a newer version came meanwhile.
+        """
+        if self._offered != current.version:
+            return None
+        self._chosen, self.served = choice.variant, choice
+        if choice.variant is not Variant.LAST_GOOD:
+            self.last_good = replace(current, variant=Variant.LAST_GOOD)
+        return choice
