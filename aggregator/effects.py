@@ -22,9 +22,27 @@ class RecordUpdate(Value):
 
     kind: Literal["record-update"] = "record-update"
     participant: Slug
-    round_number: int
+    round_number: int = Field(description="the round that it was asked in")
     sha256: Sha256
     num_examples: Count
+    counted_in: int = Field(description="the round whose step it goes into")
+    staleness: Count = 0
+
+
+class Recount(Value):
+    """Where a late update counts, once its round opened."""
+
+    participant: Slug
+    round_number: int
+    staleness: Count
+
+
+class RecordLate(Value):
+    """Late updates that count in the round that opens."""
+
+    kind: Literal["record-late"] = "record-late"
+    counted_in: int
+    updates: tuple[Recount, ...]
 
 
 class RecordReceipt(Value):
@@ -92,6 +110,7 @@ class RecordRound(Value):
 
 Record = (
     RecordUpdate
+    | RecordLate
     | RecordReceipt
     | RecordStatistics
     | RecordVersion
@@ -115,6 +134,7 @@ class SendReceipt(Value):
     round_number: int = 0
     payload_bytes: Count = 0
     detail: str = ""
+    late: bool = Field(default=False, description="accepted after its round closed")
 
 
 class PublishStatus(Value):
@@ -147,7 +167,10 @@ class FillBootstrap(Value):
 
 
 class Aggregate(Value):
-    """Fold the accepted updates onto the base; answer with `VersionMade`."""
+    """Fold the accepted updates onto the base; answer with `VersionMade`.
+
+    `participants`: of each update; where rounds are asynchronous, one with a late update comes twice.
+    """
 
     kind: Literal["aggregate"] = "aggregate"
     round_number: int

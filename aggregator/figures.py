@@ -76,7 +76,7 @@ def _add_rounds(sheet: Sheet, state: State, tally: Tally) -> None:
     sheet.gauge("last_round", "Number of the last round opened", state.last_round)
     sheet.gauge("round_open", "1 while a round takes updates", state.open_round is not None)
     sheet.gauge("round_cohort_participants", "Participants asked in the round", len(current.cohort) if current else 0)
-    accepted = len(current.accepted) if current else 0
+    accepted = len(current.contributions) if current else 0
     sheet.gauge("round_accepted_updates", "Updates accepted in the round", accepted)
     for result in ("promoted", "refused", "failed"):
         sheet.counter("rounds_total", "Rounds ended", tally.rounds[result], result=result)

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import msgpack
 import numpy as np
 
+from aggregator.buffer import asking_of, counting
 from aggregator.events import UpdateReceived
 from aggregator.presence import is_allowed
-from aggregator.state import State
+from aggregator.state import Asking, Phase, Round, State
 from uns_topics.codes import Code
 from uns_topics.encodings import EncodingError
 from uns_topics.envelope import PayloadError
@@ -97,9 +98,7 @@ def inspect(
 
 def verdict(event: UpdateReceived, state: State) -> Code | None:
     """The first thing that speaks against an update, in the gate's order; None: accept."""
-    current = state.open_round
-    is_asked = current is not None and event.participant in current.asked
-    if not is_allowed(state.rules, event.participant) or not (is_asked or event.participant in state.presence):
+    if not is_allowed(state.rules, event.participant) or not _is_known(event, state):
         return Code.UNKNOWN_PARTICIPANT
     if event.unreadable is not None or event.round_number is None:
         return event.unreadable or Code.SCHEMA
@@ -107,27 +106,48 @@ def verdict(event: UpdateReceived, state: State) -> Code | None:
         return Code.WRONG_FEDERATION
     if event.generation is not None and event.generation != state.rules.generation:
         return Code.GENERATION
-    if current is None or event.round_number != current.number:
-        return Code.LATE if event.round_number <= state.last_round else Code.WRONG_ROUND
-    if event.attempt is None or event.attempt > current.attempt:
+    asked = _asked(event.round_number, state)
+    if isinstance(asked, Code):
+        return asked
+    if event.attempt is None or event.attempt > asked.attempt:
         return Code.WRONG_ROUND
-    if not is_asked:
+    if event.participant not in asked.asked:
         return Code.UNKNOWN_PARTICIPANT
-    if event.base != current.base.sha256:
+    if event.base != asked.base.sha256:
         return Code.WRONG_BASE
     if event.content is not None:
         return event.content
-    return _against_others(event, state)
+    return _against_others(event, asked, state)
 
 
-def _against_others(event: UpdateReceived, state: State) -> Code | None:
-    assert state.round is not None
-    answers = state.round.answers
-    own = answers.get(event.participant)
-    if own is not None and own.outcome == "accepted" and own.transfer != event.transfer:
+def _is_known(event: UpdateReceived, state: State) -> bool:
+    """Whether it was heard of since the start, or is asked by a round that may be answered."""
+    current = state.open_round
+    is_asked = current is not None and event.participant in current.asked
+    is_asked = is_asked or any(event.participant in asking.asked for asking in state.asking)
+    return is_asked or event.participant in state.presence
+
+
+def _asked(round_number: int, state: State) -> Round | Asking | Code:
+    """The round that an update may answer to, or why there is none."""
+    if round_number > state.last_round:
+        return Code.WRONG_ROUND
+    current = state.open_round
+    if state.rules.buffer is None or state.phase is Phase.RESTING:
+        return current if current is not None and round_number == current.number else Code.LATE
+    return asking_of(state, round_number) or Code.STALE
+
+
+def _against_others(event: UpdateReceived, asked: Round | Asking, state: State) -> Code | None:
+    if isinstance(asked, Asking):
+        own = asked.accepted.get(event.participant)
+    else:
+        answer = asked.answers.get(event.participant)
+        own = answer.transfer if answer is not None and answer.outcome == "accepted" else None
+    if own is not None and own != event.transfer:
         return Code.DUPLICATE
-    accepted = (a for p, a in answers.items() if p != event.participant and a.outcome == "accepted")
-    if event.body_sha256 is not None and event.body_sha256 in {a.body_sha256 for a in accepted}:
+    others = {answer.body_sha256 for participant, answer in counting(state) if participant != event.participant}
+    if event.body_sha256 is not None and event.body_sha256 in others:
         return Code.COPIED
     known = state.presence.get(event.participant)
     if known is not None and known.status.state is ParticipantState.HOLD:

@@ -39,7 +39,7 @@ def _line(output: Output, state: State) -> Line | None:
             )
         case SendReceipt(result="accepted"):
             where = f"round {output.round_number}: update of {output.participant}"
-            return logging.INFO, f"{where} accepted, {output.payload_bytes} bytes"
+            return logging.INFO, f"{where} accepted{' late' if output.late else ''}, {output.payload_bytes} bytes"
         case SendReceipt():
             where = f"round {output.round_number}: update of {output.participant}"
             detail = f" ({output.detail})" if output.detail else ""

@@ -181,14 +181,18 @@ def make_version(workshop: Workshop, effect: Aggregate, base_sha256: str) -> tup
     table = registry.template.table
     raw = store.strategy_state(effect.base)
     before = decode_state(raw) if raw is not None else workshop.strategy.init(table.elements(Role.WEIGHT))
-    by_participant = store.update_weights(effect.round_number)
+    updates = store.counted(effect.round_number)
+    participants = tuple(one.participant for one in updates)
+    if participants != effect.participants:
+        raise ValueError(f"round {effect.round_number}: the store has other updates than those that count")
     with decoded(
-        effect.participants,
-        [by_participant[p] for p in effect.participants],
-        lambda participant: store.update_bytes(participant, effect.round_number),
+        participants,
+        [one.num_examples for one in updates],
+        lambda index: store.update_bytes(updates[index].participant, updates[index].round_number),
         table,
         workshop.encodings,
         workshop.scratch,
+        [one.staleness for one in updates],
     ) as (weights, buffers):
         base = registry.vector(effect.base, base_sha256)
         made = combine(base, workshop.strategy, before, weights, buffers, table)

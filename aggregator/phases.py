@@ -4,6 +4,9 @@
                                         |                                                      | resting
                                         +-- below quorum: open again, attempt + 1
 
+A round with a barrier waits for its whole cohort. An asynchronous one ends at K updates, late ones of earlier rounds
+among them (`aggregator.buffer`).
+
 `advance` is called after every event: it moves on as long as a phase has what it waits for. What a phase waits for is
 an event or a time; `due_times` lists the times.
 """
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
+from aggregator import buffer
 from aggregator.cohort import draw, round_seed
 from aggregator.effects import (
     Aggregate,
@@ -28,7 +32,7 @@ from aggregator.effects import (
 )
 from aggregator.evaluation import Decision, decide
 from aggregator.presence import capable, eligible, expected_to_report, offline_since, online, silence_due
-from aggregator.state import Bootstrap, Candidate, Phase, Round, State, VersionRef
+from aggregator.state import Answer, Bootstrap, Candidate, Phase, Round, State, VersionRef
 from uns_topics.rounds import ParticipantOutcome, RoundSummary
 from uns_topics.standardisation import class_weights
 
@@ -36,6 +40,8 @@ Outputs = tuple[Output, ...]
 GATHER_S = 2.0
 """Once quorum's participants have new samples, how long to wait for the others that are online: a round must not open
 with the two that were milliseconds faster."""
+MAX_OUTCOMES = 10_000
+"""As many as a round's summary holds."""
 
 
 def advance(state: State, now: float) -> tuple[State, Outputs]:
@@ -134,10 +140,11 @@ def _waiting(state: State, now: float) -> tuple[State, Outputs] | None:
     too_early = state.last_opened is not None and now < state.last_opened + tolerances.min_interval_s
     if state.link_since is None or too_early:
         return None
-    ready = eligible(state, now)
-    if len(ready) < tolerances.quorum:
+    done = buffer.answered_from_current(state)
+    ready = tuple(p for p in eligible(state, now) if p not in done)
+    if len({*ready, *(late.participant for late in state.buffer)}) < tolerances.quorum:
         return (state.but(quorum_since=None), ()) if state.quorum_since is not None else None
-    if len(ready) < len(capable(state, now)):
+    if len(ready) < len([p for p in capable(state, now) if p not in done]):
         if state.quorum_since is None:
             return state.but(quorum_since=now), ()
         if now < state.quorum_since + _gather_s(state):
@@ -146,8 +153,9 @@ def _waiting(state: State, now: float) -> tuple[State, Outputs] | None:
     seed = round_seed(state.rules, number)
     cohort = draw(ready, tolerances.max_cohort, seed, 1)
     opened = Round(number=number, attempt=1, base=state.current, cohort=cohort, asked=cohort, seed=seed, opened_at=now)
-    state = state.but(phase=Phase.OPEN, round=opened, last_round=number, last_opened=now, quorum_since=None)
-    return state, (AnnounceRound(round_number=number, attempt=1),)
+    state, late = buffer.opened(state, opened)
+    state = state.but(phase=Phase.OPEN, last_round=number, last_opened=now, quorum_since=None)
+    return state, (*late, AnnounceRound(round_number=number, attempt=1))
 
 
 def _resting(state: State, now: float) -> tuple[State, Outputs] | None:
@@ -168,25 +176,29 @@ def _collecting(state: State, now: float) -> tuple[State, Outputs] | None:
         return None
     tolerances = state.rules.tolerances
     over = now >= current.deadline
-    if not over and not all(_is_settled(state, current, p, now) for p in current.cohort):
+    is_waiting = not all(_is_settled(state, current, p, now) for p in current.cohort)
+    if not over and is_waiting and not buffer.is_full(state.rules, current):
         return None
-    accepted = current.accepted
-    if len(accepted) >= tolerances.quorum:
-        return _aggregate(state, current, accepted)
+    heard = set(current.contributions)
+    if len(heard) >= tolerances.quorum:
+        return _aggregate(state, current)
     if current.attempt >= tolerances.attempts:
         return close_failed(state, now) if over else None
-    fresh = tuple(p for p in eligible(state, now) if p not in current.answers)
-    if not over and len(accepted) + len(fresh) < tolerances.quorum:
+    # Without a barrier nobody is given up: the cohort stays, and who became ready since is asked as well.
+    kept = current.accepted if state.rules.buffer is None else current.cohort
+    fresh = tuple(p for p in eligible(state, now) if p not in current.answers and p not in kept)
+    if not over and len({*heard, *fresh}) < tolerances.quorum:
         return None  # nobody to redraw: whoever is away may come back until the deadline
-    drawn = draw(fresh, tolerances.max_cohort - len(accepted), current.seed, current.attempt + 1)
+    drawn = draw(fresh, tolerances.max_cohort - len(kept), current.seed, current.attempt + 1)
     again = current.but(
         attempt=current.attempt + 1,
-        cohort=tuple(sorted({*accepted, *drawn})),
+        cohort=tuple(sorted({*kept, *drawn})),
         asked=tuple(sorted({*current.asked, *drawn})),
         deadline=None,
     )
     announce = AnnounceRound(round_number=again.number, attempt=again.attempt)
-    return state.but(phase=Phase.OPEN, round=again), (announce,)
+    state, _ = buffer.opened(state, again)
+    return state.but(phase=Phase.OPEN), (announce,)
 
 
 def _is_settled(state: State, current: Round, participant: str, now: float) -> bool:
@@ -196,9 +208,14 @@ def _is_settled(state: State, current: Round, participant: str, now: float) -> b
     return since is not None and now >= since + state.rules.tolerances.grace_s
 
 
-def _aggregate(state: State, current: Round, accepted: tuple[str, ...]) -> tuple[State, Outputs]:
+def _aggregate(state: State, current: Round) -> tuple[State, Outputs]:
     version = state.next_version
-    work = Aggregate(round_number=current.number, version=version, base=current.base.version, participants=accepted)
+    work = Aggregate(
+        round_number=current.number,
+        version=version,
+        base=current.base.version,
+        participants=current.contributions,
+    )
     state = state.but(phase=Phase.AGGREGATING, next_version=version + 1, candidate=Candidate(version=version))
     return state, (RefreshRound(), work)
 
@@ -223,7 +240,7 @@ def _evaluating(state: State, now: float) -> tuple[State, Outputs] | None:
             RecordVersionStatus(version=made.version, status="current"),
             _published(made.version, None, decision),
         )
-        state = state.but(current=made)
+        state = buffer.promoted(state.but(current=made))
         return _end_round(state, now, "promoted", decision, outputs)
     outputs = (
         RecordVersionStatus(version=made.version, status="refused"),
@@ -265,6 +282,8 @@ def _end_round(
     if decision is not None and decision.candidate_loss is not None and decision.current_loss is not None:
         gained = decision.promote and decision.candidate_loss < decision.current_loss
         without_gain = 0 if gained else without_gain + 1
+    if result == "failed":
+        state = buffer.given_back(state, ended, work_failed=candidate is not None)
     state = state.but(
         phase=Phase.WAITING,
         round=ended.but(deadline=None),
@@ -276,22 +295,28 @@ def _end_round(
 
 
 def _outcomes(ended: Round) -> tuple[ParticipantOutcome, ...]:
+    """What became of each cohort member; a late update counts as one more outcome of its participant."""
+    late = sorted(ended.late, key=lambda late: (late.participant, late.asked_in))
+    heard = {one.participant for one in late}
     found = []
     for participant in ended.asked:
         answer = ended.answers.get(participant)
-        if answer is None:
+        if answer is not None:
+            found.append(_outcome(participant, answer))
+        elif participant not in heard:
             found.append(ParticipantOutcome(participant=participant, outcome="absent"))
-        else:
-            found.append(
-                ParticipantOutcome(
-                    participant=participant,
-                    outcome=answer.outcome,
-                    code=answer.code,
-                    num_examples=answer.num_examples,
-                    payload_bytes=answer.payload_bytes,
-                )
-            )
-    return tuple(found)
+    found.extend(_outcome(one.participant, one.answer) for one in late)
+    return tuple(found[:MAX_OUTCOMES])
+
+
+def _outcome(participant: str, answer: Answer) -> ParticipantOutcome:
+    return ParticipantOutcome(
+        participant=participant,
+        outcome=answer.outcome,
+        code=answer.code,
+        num_examples=answer.num_examples,
+        payload_bytes=answer.payload_bytes,
+    )
 
 
 # Times ----------------------------------------------------------------------------------------------------------------

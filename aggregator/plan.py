@@ -5,7 +5,7 @@ from __future__ import annotations
 from aggregator.config import AggregatorConfig
 from aggregator.gate import Limits
 from aggregator.state import Rules
-from aggregator.strategies import local_training, strategy_problems
+from aggregator.strategies import buffer_of, local_training, strategy_problems
 from uns_topics.encodings import ENCODINGS
 from uns_topics.envelope import MAX_JSON_BYTES, WIRE_VERSION, Envelope, seal
 from uns_topics.plan import Plan, TemplateManifest
@@ -93,6 +93,7 @@ def rules_of(plan: Plan, config: AggregatorConfig) -> Rules:
         encodings=plan.encodings,
         classes=number_of_classes(plan.contract),
         heartbeat_s=plan.heartbeat_s,
+        buffer=buffer_of(plan.strategy),
         allowed=config.participants,
     )
 
@@ -112,7 +113,7 @@ def _problems(template: Template, config: AggregatorConfig) -> list[str]:
     contract, table = template.contract, template.table
     if contract.federation != config.federation:
         found.append(f"model: its contract is of federation {contract.federation}, not {config.federation}")
-    problems = strategy_problems(config.strategy, config.training, config.tolerances.quorum)
+    problems = strategy_problems(config.strategy, config.training, config.tolerances)
     found.extend(f"strategy: {problem}" for problem in problems)
     if unknown := [name for name in config.encodings if name not in ENCODINGS]:
         found.append(f"encodings: no {', '.join(unknown)}; known: {', '.join(ENCODINGS)}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+from aggregator import buffer
 from aggregator.effects import (
     Output,
     PrepareVersion,
@@ -98,6 +99,8 @@ def _generation_started(state: State, event: GenerationStarted, now: float) -> t
         bootstrap=Bootstrap(imported=event.imported),
         round=None,
         candidate=None,
+        asking=(),
+        buffer=(),
         rounds_done=0,
         without_gain=0,
         quorum_since=None,
@@ -175,39 +178,45 @@ def _update_received(state: State, event: UpdateReceived, now: float) -> tuple[S
     known = current.answers.get(event.participant) if current is not None else None
     if known is not None and known.transfer == event.transfer:
         return state, (_receipt(event, known.outcome, known.code),)  # a repeat gets the first receipt
+    asking = buffer.asking_of(state, event.round_number)
+    if asking is not None and asking.accepted.get(event.participant) == event.transfer:
+        return state, (_receipt(event, "accepted", None),)
     code = verdict(event, state)
     if code is None and not event.content_checked:
         return state, ()  # a manifest that nothing speaks against: its content decides
     is_accepted = known is not None and known.outcome == "accepted"
-    if current is not None and event.participant in current.asked and not is_accepted:
-        answer = Answer(
-            outcome="rejected" if code else "accepted",
-            code=code,
-            transfer=event.transfer,
-            sha256=event.sha256,
-            body_sha256=event.body_sha256,
-            num_examples=event.num_examples,
-            payload_bytes=event.payload_bytes,
-        )
-        state = state.but(round=current.but(answers={**current.answers, event.participant: answer}))
     number = event.round_number or 0
     result: Result = "rejected" if code else "accepted"
+    answer = Answer(
+        outcome=result,
+        code=code,
+        transfer=event.transfer,
+        sha256=event.sha256,
+        body_sha256=event.body_sha256,
+        num_examples=event.num_examples,
+        payload_bytes=event.payload_bytes,
+    )
+    if current is not None and event.participant in current.asked and not is_accepted:
+        state = state.but(round=current.but(answers={**current.answers, event.participant: answer}))
     record = RecordReceipt(
         participant=event.participant, transfer=event.transfer, round_number=number, result=result, code=code
     )
-    outputs: Outputs = (record, _receipt(event, result, code))
-    if code is None:
-        kept = RecordUpdate(
-            participant=event.participant,
-            round_number=number,
-            sha256=event.sha256,
-            num_examples=event.num_examples,
-        )
-        outputs = (kept, *outputs)
-    return state, outputs
+    if code is not None:
+        return state, (record, _receipt(event, result, code))
+    if asking is not None:
+        state = buffer.accepted(state, asking, event.participant, answer)
+    kept = RecordUpdate(
+        participant=event.participant,
+        round_number=number,
+        sha256=event.sha256,
+        num_examples=event.num_examples,
+        counted_in=state.open_round.number if state.open_round is not None else state.last_round + 1,
+        staleness=asking.staleness if asking is not None else 0,
+    )
+    return state, (kept, record, _receipt(event, result, code, late=current is None))
 
 
-def _receipt(event: UpdateReceived, result: Result, code: Code | None) -> SendReceipt:
+def _receipt(event: UpdateReceived, result: Result, code: Code | None, *, late: bool = False) -> SendReceipt:
     return SendReceipt(
         participant=event.participant,
         transfer=event.transfer,
@@ -216,6 +225,7 @@ def _receipt(event: UpdateReceived, result: Result, code: Code | None) -> SendRe
         round_number=event.round_number or 0,
         payload_bytes=event.payload_bytes,
         detail=event.detail if code else "",
+        late=late,
     )
 
 
@@ -261,7 +271,7 @@ def _version_made(state: State, event: VersionMade, now: float) -> tuple[State, 
             origin="round",
             parent=current.base.version,
             round_number=current.number,
-            contributors=len(current.accepted),
+            contributors=len(current.contributions),
         )
         state = state.but(phase=Phase.COMMITTED, candidate=candidate.but(sha256=event.made.sha256))
     else:

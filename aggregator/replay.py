@@ -66,7 +66,7 @@ def replay(config: AggregatorConfig, version: int) -> Replayed:
             config.data_dir,
             read_header(step).encoding if step is not None else None,
         )
-        participants = tuple(sorted(store.update_weights(lineage.round_number)))
+        participants = tuple(one.participant for one in store.counted(lineage.round_number))
         if len(participants) != lineage.contributors:
             raise ReplayError(f"{len(participants)} updates are recorded, and {lineage.contributors} went into it")
         effect = Aggregate(

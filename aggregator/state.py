@@ -52,6 +52,9 @@ class Rules(Value):
     encodings: tuple[str, ...] = Field(min_length=1)
     classes: int = Field(default=0, ge=0, description="0 where the contract has no class label")
     heartbeat_s: float = Field(gt=0)
+    buffer: int | None = Field(
+        default=None, ge=1, description="updates that end an asynchronous round; None: a barrier"
+    )
     allowed: tuple[Slug, ...] | None = Field(default=None, description="participants let in; None: any")
 
 
@@ -92,8 +95,32 @@ class Answer(Value):
     payload_bytes: Count
 
 
+class Late(Evolving):
+    """An accepted update of an earlier round. Only in asynchronous rounds."""
+
+    participant: Slug
+    asked_in: int = Field(description="the round that it was asked in")
+    staleness: Count = Field(description="versions promoted since its base")
+    answer: Answer
+    failed: bool = Field(default=False, description="was in a round whose work failed; a second time ends it")
+
+
+class Asking(Evolving):
+    """A round whose updates may still come: the open one and earlier ones. Only in asynchronous rounds."""
+
+    number: int
+    attempt: int
+    base: VersionRef
+    staleness: Count = Field(default=0, description="versions promoted since its base")
+    asked: tuple[Slug, ...]
+    accepted: Mapping[Slug, TransferId] = Field(default_factory=dict)
+
+
 class Round(Evolving):
-    """The open round. `asked` are all who were in the cohort of any attempt: their updates count."""
+    """The open round. `asked` are all who were in the cohort of any attempt: their updates count.
+
+    `late` are those of earlier rounds that count in this one, in order of arrival.
+    """
 
     number: int
     attempt: int
@@ -104,11 +131,17 @@ class Round(Evolving):
     opened_at: float
     deadline: float | None = None
     answers: Mapping[Slug, Answer] = Field(default_factory=dict)
+    late: tuple[Late, ...] = ()
 
     @property
     def accepted(self) -> tuple[str, ...]:
-        """Participants whose update was accepted, in participant order."""
+        """Participants whose update to this round was accepted, in participant order."""
         return tuple(sorted(p for p, a in self.answers.items() if a.outcome == "accepted"))
+
+    @property
+    def contributions(self) -> tuple[str, ...]:
+        """The participant of each update that counts, in participant order: one with a late update comes twice."""
+        return tuple(sorted([*self.accepted, *(late.participant for late in self.late)]))
 
 
 class Scores(Value):
@@ -155,6 +188,8 @@ class State(Evolving):
     bootstrap: Bootstrap | None = None
     round: Round | None = None
     candidate: Candidate | None = None
+    asking: tuple[Asking, ...] = Field(default=(), description="newest first; empty where rounds have a barrier")
+    buffer: tuple[Late, ...] = Field(default=(), description="accepted after their round closed: the next one's")
     last_round: int = Field(default=0, description="number of the last round opened; never reused")
     rounds_done: int = Field(default=0, description="in this generation")
     without_gain: int = Field(default=0, description="evaluated rounds in a row that lowered no loss")

@@ -24,6 +24,7 @@ from aggregator.effects import (
     Effect,
     Output,
     Record,
+    RecordLate,
     RecordManifest,
     RecordOutcome,
     RecordReceipt,
@@ -66,6 +67,19 @@ class Entry:
     at: float
     outputs: tuple[Output, ...] = ()
     attachments: Attachments = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """An accepted update in the round where it counts.
+
+    Attributes: round_number: of the round that it was asked in; staleness: versions promoted since its base.
+    """
+
+    participant: str
+    round_number: int
+    num_examples: int
+    staleness: int
 
 
 @dataclass(frozen=True)
@@ -175,12 +189,14 @@ class Store:
             raise KeyError(f"no update of {participant} is kept for round {round_number}")
         return bytes(body)
 
-    def update_weights(self, round_number: int) -> dict[str, int]:
-        """`num_examples` of each accepted update of a round."""
+    def counted(self, round_number: int) -> tuple[Counted, ...]:
+        """The updates that count in a round, by participant and the round that they were asked in."""
         t = tables.updates
-        query = select(t.c.participant, t.c.num_examples).where(t.c.round_number == round_number)
+        query = select(t.c.participant, t.c.round_number, t.c.num_examples, t.c.staleness)
         with self._transaction() as connection:
-            return {row.participant: row.num_examples for row in connection.execute(query)}
+            rows = connection.execute(query.where(t.c.counted_in == round_number)).all()
+        found = (Counted(row.participant, row.round_number, row.num_examples, row.staleness) for row in rows)
+        return tuple(sorted(found, key=lambda one: (one.participant, one.round_number)))
 
     def statistics(self, participant: str, generation: int) -> Statistics:
         """A participant's statistics. Raises: KeyError."""
@@ -261,7 +277,7 @@ class Store:
         oldest = last_round - KEPT_BODIES_ROUNDS
         with self._transaction() as connection:
             t = tables.updates
-            old = (t.c.round_number <= oldest) & t.c.body.is_not(None)
+            old = (t.c.counted_in <= oldest) & t.c.body.is_not(None)
             connection.execute(update(t).where(old).values(body=None))
             connection.execute(delete(tables.steps).where(tables.steps.c.version < oldest_version))
             states = tables.strategy_state
@@ -300,12 +316,23 @@ def _record_update(connection: Connection, record: RecordUpdate, attachments: At
         tables.updates,
         {"participant": record.participant, "round_number": record.round_number},
         {
+            "counted_in": record.counted_in,
+            "staleness": record.staleness,
             "sha256": record.sha256,
             "num_examples": record.num_examples,
             "version": None,
             "body": attachments[record.sha256],
         },
     )
+
+
+def _record_late(connection: Connection, record: RecordLate, attachments: Attachments) -> None:
+    del attachments
+    t = tables.updates
+    for one in record.updates:
+        key = (t.c.participant == one.participant) & (t.c.round_number == one.round_number)
+        values = {"counted_in": record.counted_in, "staleness": one.staleness, "version": None}
+        connection.execute(update(t).where(key).values(values))
 
 
 def _record_receipt(connection: Connection, record: RecordReceipt, attachments: Attachments) -> None:
@@ -350,7 +377,7 @@ def _record_version_status(connection: Connection, record: RecordVersionStatus, 
 def _record_outcome(connection: Connection, record: RecordOutcome, attachments: Attachments) -> None:
     del attachments
     t = tables.updates
-    connection.execute(update(t).where(t.c.round_number == record.round_number).values(version=record.version))
+    connection.execute(update(t).where(t.c.counted_in == record.round_number).values(version=record.version))
 
 
 def _record_round(connection: Connection, record: RecordRound, attachments: Attachments) -> None:
@@ -361,6 +388,7 @@ def _record_round(connection: Connection, record: RecordRound, attachments: Atta
 
 _RECORDERS: dict[type[Record], Any] = {
     RecordUpdate: _record_update,
+    RecordLate: _record_late,
     RecordReceipt: _record_receipt,
     RecordStatistics: _record_statistics,
     RecordVersion: _record_version,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Float, Integer, LargeBinary, MetaData, String, Table, Text
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 metadata = MetaData()
 _Serial = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only where the type is INTEGER
@@ -33,7 +33,9 @@ updates = Table(
     "updates",
     metadata,
     Column("participant", String(64), primary_key=True),
-    Column("round_number", Integer, primary_key=True, index=True),
+    Column("round_number", Integer, primary_key=True),
+    Column("counted_in", Integer, nullable=False, index=True),
+    Column("staleness", Integer, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("num_examples", BigInteger, nullable=False),
     Column("version", Integer, nullable=True),

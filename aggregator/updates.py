@@ -19,11 +19,14 @@ SPOOL_ABOVE_BYTES = 64 * 1024 * 1024
 
 
 class UpdateSet(Protocol):
-    """Deltas of one role in participant order: shape (n, size), never all in memory at once."""
+    """Deltas of one role in participant order: shape (n, size), never all in memory at once.
+
+    In asynchronous rounds a participant with a late update comes twice, the older one first.
+    """
 
     @property
     def participants(self) -> tuple[str, ...]:
-        """Sorted ids."""
+        """Sorted ids, one for each update."""
 
     @property
     def weights(self) -> tuple[int, ...]:
@@ -62,8 +65,8 @@ class ArrayUpdates:
     """Deltas in memory or in a file.
 
     Args:
-        participants, weights, rows: in any order; they are sorted by participant. rows: n arrays of shape (size,),
-            float32, or `Rows` of `size` elements.
+        participants, weights, rows: in any order; they are sorted by participant, several of one stay in order.
+            rows: n arrays of shape (size,), float32, or `Rows` of `size` elements.
         steps, staleness: in the order of participants; by default 1 and 0 for each.
     """
 
@@ -148,14 +151,16 @@ class _Array:
 def decoded(
     participants: Sequence[str],
     weights: Sequence[int],
-    load: Callable[[str], bytes],
+    load: Callable[[int], bytes],
     table: TensorTable,
     encodings: tuple[str, ...],
     folder: Path,
+    staleness: Sequence[int] | None = None,
 ) -> Iterator[tuple[ArrayUpdates, ArrayUpdates]]:
     """The `weight` and the `buffer` deltas of stored updates, each update decoded once; readable within the context.
 
-    Args: load: the encoded bytes of a participant's update; folder: where a temporary file may lie.
+    Args: load: the encoded bytes of an update, by its index; folder: where a temporary file may lie; staleness: of each
+        update, by default 0.
     Raises: PayloadError, EncodingError, ValueError: stored bytes that the gate would not have let pass. OSError: the
         folder takes no file.
     """
@@ -164,8 +169,8 @@ def decoded(
     with ExitStack() as stack:
         rows = [_rows(len(participants), table.elements(role), folder, stack) for role in roles]
         steps = []
-        for index, participant in enumerate(participants):
-            update = decode_update(load(participant), limit)
+        for index in range(len(participants)):
+            update = decode_update(load(index), limit)
             delta = unpack_groups(update, table)
             steps.append(update.header.num_steps)
             del update  # its bytes: at most three models at once
@@ -173,7 +178,7 @@ def decoded(
                 kept.keep(index, table.gather(delta, role))
             del delta
         made = [
-            ArrayUpdates(participants, weights, kept, size=table.elements(role), steps=steps)
+            ArrayUpdates(participants, weights, kept, size=table.elements(role), steps=steps, staleness=staleness)
             for role, kept in zip(roles, rows, strict=True)
         ]
         yield made[0], made[1]

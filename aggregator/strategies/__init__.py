@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from aggregator.buffer import MAX_STALENESS
 from aggregator.strategies.base import Strategy
 from aggregator.strategies.centered_clipping import CenteredClipping, CenteredClippingOptions
 from aggregator.strategies.fedadagrad import FedAdagrad, FedAdagradOptions
@@ -26,7 +27,7 @@ from aggregator.strategies.trimmed_mean import TrimmedMean, TrimmedMeanOptions
 from uns_topics.envelope import describe
 from uns_topics.model import FileValue
 from uns_topics.plan import Strategy as StrategyChoice
-from uns_topics.plan import Training
+from uns_topics.plan import Tolerances, Training
 
 
 class StrategyError(ValueError):
@@ -44,13 +45,19 @@ class Entry:
 
     Attributes:
         training: what it makes of the plan's local training. Raises: ValueError.
+        buffer: K of its asynchronous rounds; None where rounds have a barrier.
         refused: why no plan may name it yet; None where one may.
     """
 
     make: Callable[[Any], Strategy]
     options: type[FileValue]
     training: Callable[[Any, Training], Training] = _unchanged
+    buffer: Callable[[Any], int] | None = None
     refused: str | None = None
+
+
+def _buffer(options: FedBuffOptions) -> int:
+    return options.buffer
 
 
 STRATEGIES: Mapping[str, Entry] = {
@@ -59,11 +66,7 @@ STRATEGIES: Mapping[str, Entry] = {
     "fedadam": Entry(FedAdam, FedAdamOptions),
     "fedavg": Entry(FedAvg, FedAvgOptions),
     "fedavgm": Entry(FedAvgM, FedAvgMOptions),
-    "fedbuff": Entry(
-        FedBuff,
-        FedBuffOptions,
-        refused="its rounds have no barrier, and the aggregator only runs rounds that all start from one version",
-    ),
+    "fedbuff": Entry(FedBuff, FedBuffOptions, buffer=_buffer),
     "fednova": Entry(FedNova, FedNovaOptions),
     "fedprox": Entry(FedProx, FedProxOptions, proximal_training),
     "fedyogi": Entry(FedYogi, FedYogiOptions),
@@ -90,7 +93,13 @@ def make_strategy(choice: StrategyChoice) -> Strategy:
     return entry.make(options)
 
 
-def strategy_problems(choice: StrategyChoice, training: Training, quorum: int) -> list[str]:
+def buffer_of(choice: StrategyChoice) -> int | None:
+    """K of a strategy with asynchronous rounds; None where rounds have a barrier. Raises: StrategyError."""
+    entry, options = _checked(choice)
+    return None if entry.buffer is None else entry.buffer(options)
+
+
+def strategy_problems(choice: StrategyChoice, training: Training, tolerances: Tolerances) -> list[str]:
     """What speaks against a plan with this strategy, one sentence each; empty where nothing does."""
     try:
         entry, options = _checked(choice)
@@ -99,10 +108,25 @@ def strategy_problems(choice: StrategyChoice, training: Training, quorum: int) -
         return [str(error)]
     if entry.refused is not None:
         return [f"{choice.name} can't be used in a plan: {entry.refused}; these can: {', '.join(usable())}"]
-    least = entry.make(options).least
+    quorum, least = tolerances.quorum, entry.make(options).least
     if quorum < least:
         return [f"{choice.name} needs at least {least} updates a round: raise tolerances.quorum, which is {quorum}"]
-    return []
+    return [] if entry.buffer is None else _asynchronous_problems(choice.name, entry.buffer(options), tolerances)
+
+
+def _asynchronous_problems(name: str, buffer: int, tolerances: Tolerances) -> list[str]:
+    found = []
+    if not 1 <= tolerances.max_staleness <= MAX_STALENESS:
+        found.append(
+            f"{name} takes updates of earlier versions: set tolerances.max_staleness, which is "
+            f"{tolerances.max_staleness}, to how many versions an update may lag behind, 1 to {MAX_STALENESS}"
+        )
+    if buffer < tolerances.quorum:
+        found.append(
+            f"{name} ends a round at strategy.options.buffer updates, {buffer}, which is below "
+            f"tolerances.quorum {tolerances.quorum}: raise the former or lower the latter"
+        )
+    return found
 
 
 def local_training(choice: StrategyChoice, training: Training) -> Training:
@@ -129,4 +153,4 @@ def _checked(choice: StrategyChoice) -> tuple[Entry, FileValue]:
         raise StrategyError(f"strategy {choice.name}: {describe(error)}") from None
 
 
-__all__ = ["STRATEGIES", "StrategyError", "local_training", "make_strategy", "strategy_problems", "usable"]
+__all__ = ["STRATEGIES", "StrategyError", "buffer_of", "local_training", "make_strategy", "strategy_problems", "usable"]

@@ -2,7 +2,8 @@
 
 x <- x + eta_g * 1 / K * sum_k s(tau_k) * delta^k        with s(tau) = 1 / sqrt(1 + tau)
 
-tau_k: versions between the base of an update and the current one; K: updates in the buffer.
+tau_k: versions between the base of an update and the current one; K: updates in the buffer. The buffer is the
+round, and `aggregator.buffer` says what lies in it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from uns_topics.tensors import TensorTable
 class FedBuffOptions(FileValue):
     """Every update weighs by its staleness alone, as in the paper."""
 
+    buffer: int = Field(default=10, ge=1, le=10_000, description="K: updates that end a round, late ones among them")
     learning_rate: float = Field(default=1.0, gt=0, le=100, description="eta_g: of the server")
 
 

@@ -99,7 +99,7 @@ def test_stored_updates_are_decoded_by_role(spooled: bool, tmp_path: Path, monke
             groups=groups,
         )
         stored[name], vectors[name] = encode_update(header, body), delta
-    with decoded(("b", "a"), (1, 3), stored.__getitem__, table, ("f32",), tmp_path) as (weights, buffers):
+    with decoded(("b", "a"), (1, 3), lambda i: stored["ba"[i]], table, ("f32",), tmp_path) as (weights, buffers):
         assert weights.participants == ("a", "b")
         assert weights.weights == (3, 1)
         assert weights.steps == (12, 11)

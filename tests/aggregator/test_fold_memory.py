@@ -64,7 +64,7 @@ def test_a_few_models_whatever_the_cohort(
     tracemalloc.start()
     try:
         before = strategy.init(SIZE)
-        load = lambda n: (tmp_path / n).read_bytes()  # noqa: E731
+        load = lambda i: (tmp_path / names[i]).read_bytes()  # noqa: E731
         with decoded(names, [1] * count, load, TABLE, ("f32",), tmp_path) as (weights, buffers):
             combine(np.zeros(SIZE, np.float32), strategy, before, weights, buffers, TABLE)
         peak = tracemalloc.get_traced_memory()[1]

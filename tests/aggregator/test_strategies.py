@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from aggregator.strategies import STRATEGIES, StrategyError, local_training, make_strategy, strategy_problems, usable
+from aggregator.strategies import (
+    STRATEGIES,
+    StrategyError,
+    buffer_of,
+    local_training,
+    make_strategy,
+    strategy_problems,
+    usable,
+)
 from tests.aggregator.check_strategy import all_names, check_strategy
-from uns_topics.plan import Strategy, Training
+from uns_topics.plan import Strategy, Tolerances, Training
 
 AVERAGING = {
     "centered-clipping": [{}, {"iterations": 3}, {"weighting": "examples", "max_share": 0.4}],
@@ -66,9 +74,9 @@ def test_what_does_not_exist_is_refused_with_what_does(choice: Strategy, said: s
         make_strategy(choice)
 
 
-@pytest.mark.parametrize("name", ["fedbuff", "scaffold"])
+@pytest.mark.parametrize("name", ["scaffold"])
 def test_what_no_round_can_feed_is_refused_in_a_plan_with_what_can_be_used(name: str) -> None:
-    (problem,) = strategy_problems(Strategy(name=name), Training(), 5)
+    (problem,) = strategy_problems(Strategy(name=name), Training(), Tolerances(quorum=5))
     assert f"{name} can't be used in a plan" in problem
     assert "these can: centered-clipping, fedadagrad, " in problem
     assert name not in usable()
@@ -85,11 +93,23 @@ def test_what_no_round_can_feed_is_refused_in_a_plan_with_what_can_be_used(name:
     ],
 )
 def test_a_quorum_below_what_the_rule_needs_is_refused(choice: Strategy, least: int) -> None:
-    assert strategy_problems(choice, Training(), least) == []
+    assert strategy_problems(choice, Training(), Tolerances(quorum=least)) == []
     if least > 1:
-        (problem,) = strategy_problems(choice, Training(), least - 1)
+        (problem,) = strategy_problems(choice, Training(), Tolerances(quorum=least - 1))
         assert f"at least {least} updates" in problem
         assert "tolerances.quorum" in problem
+
+
+def test_fedbuff_needs_a_staleness_and_a_buffer_of_at_least_quorum() -> None:
+    choice = Strategy(name="fedbuff", options={"buffer": 4})
+    assert buffer_of(choice) == 4
+    assert buffer_of(Strategy()) is None
+    assert strategy_problems(choice, Training(), Tolerances(quorum=4, max_staleness=1)) == []
+    for unfit in (0, 64):
+        (problem,) = strategy_problems(choice, Training(), Tolerances(max_staleness=unfit))
+        assert f"set tolerances.max_staleness, which is {unfit}, " in problem
+    (problem,) = strategy_problems(choice, Training(), Tolerances(quorum=5, max_staleness=1))
+    assert "below tolerances.quorum 5" in problem
 
 
 def test_fedprox_sets_the_local_objective() -> None:
@@ -99,5 +119,5 @@ def test_fedprox_sets_the_local_objective() -> None:
     assert local_training(Strategy(), same) == same
     with pytest.raises(StrategyError, match=r"proximal_mu is 0\.2 and strategy\.options\.mu is 0\.1"):
         local_training(Strategy(name="fedprox", options={"mu": 0.1}), Training(proximal_mu=0.2))
-    (problem,) = strategy_problems(Strategy(name="fedprox"), Training(proximal_mu=0.2), 2)
+    (problem,) = strategy_problems(Strategy(name="fedprox"), Training(proximal_mu=0.2), Tolerances())
     assert "leave the former out" in problem

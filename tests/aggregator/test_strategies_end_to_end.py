@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -35,7 +34,7 @@ federation: tiny
 model: {folder / "model.onnx"}
 data_dir: {folder / "data"}
 strategy: {{name: {name}, options: {{}}}}
-tolerances: {{quorum: 5, rounds: {rounds}, promotion_margin: 10, site_limit: 10}}
+tolerances: {{quorum: 5, rounds: {rounds}, promotion_margin: 10, site_limit: 10, max_staleness: 1}}
 """
     return AggregatorConfig.model_validate(yaml.safe_load(text))
 
@@ -67,9 +66,11 @@ def check_last_version(store: Store, folder: Path, strategy: Strategy) -> None:
     assert raw is not None
     restored, initial = decode_state(raw), strategy.init(table.elements(Role.WEIGHT))
     assert restored.keys() == initial.keys()
-    weights = store.update_weights(2)
-    load = functools.partial(store.update_bytes, round_number=2)
-    with decoded(NAMES, [weights[n] for n in NAMES], load, table, ("f32",), folder) as (deltas, buffers):
+    weights = [one.num_examples for one in store.counted(2)]
+    with decoded(NAMES, weights, lambda i: store.update_bytes(NAMES[i], 2), table, ("f32",), folder) as (
+        deltas,
+        buffers,
+    ):
         base = files.read(2, shas[2], table.size)
         again = combine(base, strategy, restored, deltas, buffers, table)
         anew = combine(base, strategy, initial, deltas, buffers, table)

@@ -43,7 +43,7 @@ def sha(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def make_rules(**tolerances: Any) -> Rules:
+def make_rules(*, buffer: int | None = None, **tolerances: Any) -> Rules:
     return Rules(
         federation="tiny",
         generation=1,
@@ -53,6 +53,7 @@ def make_rules(**tolerances: Any) -> Rules:
         encodings=("f32",),
         classes=2,
         heartbeat_s=10.0,
+        buffer=buffer,
     )
 
 
@@ -112,7 +113,11 @@ class World:
                 return VersionMade(made=made)
             case Aggregate():
                 assert self.state.round is not None
-                parts = [str(self.state.round.answers[p].sha256) for p in effect.participants]
+                current = self.state.round
+                late = [(one.participant, one.asked_in, str(one.answer.sha256)) for one in current.late]
+                own = [(p, current.number, str(current.answers[p].sha256)) for p in current.accepted]
+                assert effect.participants == tuple(p for p, _, _ in sorted(late + own))
+                parts = [sha256 for _, _, sha256 in sorted(late + own)]
                 made = VersionRef(version=effect.version, sha256=sha("|".join([self.state.round.base.sha256, *parts])))
                 return VersionMade(made=made)
             case PrepareVersion():
