@@ -248,6 +248,8 @@ class Federation:
             raise PayloadError(f"a plan that can't be followed: {problem}")
         self._on_plan(plan)
         on_disk = self._workshop.follow(plan)
+        if not self._resumed:
+            self.core.on_sending()
         effects = self.core.on_plan(plan, now, frozenset({plan.template.sha256}) if on_disk else frozenset())
         if on_disk:
             effects += self.core.on_template(plan.template.sha256, None, now)
@@ -363,6 +365,7 @@ class Federation:
             self._do(self.core.on_trained(outcome))
             self._do(self.core.on_trainer(await self._workshop.trainer_reason()))
             return
+        self.core.on_sending()
         self._do(self.core.on_trained(None))
         upload = self._begin(outcome)
         self._start("LocalOnly", self._workshop.train_local(announcement))
@@ -370,7 +373,12 @@ class Federation:
 
     async def _resume(self) -> None:
         """Ask what became of the update that was under way when this edge was stopped."""
-        update = await self._workshop.unanswered()
+        update = None
+        try:
+            update = await self._workshop.unanswered()
+        finally:
+            if update is None and self._upload is None:
+                self._do(self.core.on_answered())
         if update is not None and self._upload is None:
             log.info("round %d: asking what became of its update", update.round_number)
             await self._end(self._begin(update), update, None)
@@ -400,6 +408,13 @@ class Federation:
         return self._upload
 
     async def _end(self, upload: Upload, update: TrainedUpdate, announcement: RoundAnnouncement | None) -> None:
+        try:
+            await self._deliver(upload, update, announcement)
+        finally:
+            if self._upload is upload:
+                self._do(self.core.on_answered())
+
+    async def _deliver(self, upload: Upload, update: TrainedUpdate, announcement: RoundAnnouncement | None) -> None:
         """Send it and say what came of it, unless it gives way to a newer one.
 
         Args: announcement: of its round; None where an earlier process trained for it.
@@ -413,7 +428,7 @@ class Federation:
         answered = None if done.detail else done.result  # one that can't be sent was never judged
         await self._workshop.settle(update, answered, done.code)
         if done.result == "accepted" and announcement is not None:
-            await self._workshop.accepted(announcement)
+            await self._workshop.accepted(update)
         log.info("round %d: update %s%s", update.round_number, done.result, f" ({done.code})" if done.code else "")
         await self.say(
             Kind.LAST_UPDATE,

@@ -152,6 +152,7 @@ class Participation:
         self._round: RoundAnnouncement | None = None
         self._answered: tuple[int, str] | None = None
         self._training: RoundAnnouncement | None = None
+        self._is_sending = False
         self._evaluated: str | None = None
         self._finished: int | None = None
         self._swapped: tuple[int, str] | None = None
@@ -300,6 +301,15 @@ class Participation:
         if reason is not None:
             self.trainer_reason = reason if reason is not Reason.TRAINING_DIVERGED else self.trainer_reason
         return [*self._try_train(), PublishStatus()]
+
+    def on_sending(self) -> None:
+        """An update is under way, or one of an earlier process may be."""
+        self._is_sending = True
+
+    def on_answered(self) -> list[Effect]:
+        """It was answered, or gave way to a newer one."""
+        self._is_sending = False
+        return self._try_train()
 
     def on_trainer(self, reason: Reason | None) -> list[Effect]:
         """Whether training is possible."""
@@ -480,6 +490,8 @@ class Participation:
             return []
         if self._answered == (announcement.round_number, announcement.base_sha256):
             return []
+        if self._is_sending and self.plan is not None and self.plan.tolerances.max_staleness:
+            return []  # a late update still counts: it must not give way to a newer one
         base = self.held.get(announcement.base)
         if base is None or base.sha256 != announcement.base_sha256:
             return []

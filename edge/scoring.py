@@ -23,11 +23,15 @@ Outputs = npt.NDArray[np.float32]
 
 
 class Snapshot:
-    """The matured samples of one moment under a contract."""
+    """The matured samples of one moment under a contract.
 
-    def __init__(self, dataset: Dataset, contract: Contract) -> None:
+    Args: matured: how many had ever matured by then, dropped ones too.
+    """
+
+    def __init__(self, dataset: Dataset, contract: Contract, matured: int) -> None:
         self.dataset = dataset
         self.contract = contract
+        self.matured = matured
 
     def predict(self, part: Part, models: Mapping[ModelName, Model]) -> dict[ModelName, Outputs]:
         """Outputs of each model on one part: shape (n,) each."""

@@ -417,16 +417,23 @@ class SampleStore:
             ever = matured + self._number("_dropped")
             return StoreCounts(self._samples, matured, max(0, ever - self._number("_marked")))
 
-    def mark(self, name: str) -> None:
-        """An update was accepted: what matured since the last `dataset` is new from now on.
+    @property
+    def matured_at_dataset(self) -> int:
+        """Samples that had ever matured at the last `dataset`."""
+        return self._matured_at_dataset
 
-        Args: name: of the round; a second mark of the same name changes nothing.
+    def mark(self, name: str, matured: int) -> None:
+        """An update was accepted: what matured since its snapshot is new from now on.
+
+        Args:
+            name: of the round; a second mark of the same name changes nothing.
+            matured: samples that had ever matured by then. A snapshot for evaluation may have been taken since.
         """
         with self._lock:
             if self.get("_mark-name") == name.encode():
                 return
             self._put("_mark-name", name.encode())
-            self._put("_marked", str(self._matured_at_dataset).encode())
+            self._put("_marked", str(min(matured, self._matured_at_dataset)).encode())  # less where all was dropped
 
     def _matured(self) -> int:
         labelled = self._db.execute(

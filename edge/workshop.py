@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Collection, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -60,6 +60,8 @@ class TrainedUpdate:
     num_examples: int
     num_steps: int
     seconds: float
+    matured: int = field(default=0, compare=False)
+    """Samples that had ever matured when its snapshot was taken; 0 where an earlier process took it."""
 
     @property
     def transfer(self) -> str:
@@ -279,7 +281,10 @@ class Workshop:
         """The snapshot of this round; taken once."""
         if self._snapshot is None or self._snapshot_of != mark:
             contract = self._contract()
-            snapshot = Snapshot(await on(self._store_thread, lambda: self._store.dataset(contract)), contract)
+            dataset, matured = await on(
+                self._store_thread, lambda: (self._store.dataset(contract), self._store.matured_at_dataset)
+            )
+            snapshot = Snapshot(dataset, contract, matured)
             weights = await on(self._scoring, snapshot.class_weights)
             self._snapshot, self._snapshot_of = snapshot, mark
             self._class_weights = self._class_weights or weights
@@ -295,9 +300,9 @@ class Workshop:
         snapshot = await self._freeze(("statistics", generation))
         return await on(self._scoring, lambda: snapshot.statistics(generation))
 
-    async def accepted(self, announcement: RoundAnnouncement) -> None:
-        """The update of this round was accepted: what matured since its snapshot is new from now on."""
-        await on(self._store_thread, lambda: self._store.mark(f"round-{announcement.round_number}"))
+    async def accepted(self, update: TrainedUpdate) -> None:
+        """The update was accepted: what matured since its snapshot is new from now on."""
+        await on(self._store_thread, lambda: self._store.mark(f"round-{update.round_number}", update.matured))
 
     # Training --------------------------------------------------------------------------------------------------------
 
@@ -332,7 +337,8 @@ class Workshop:
             return error.reason
         await self._fit_again()
         try:
-            return await self._pack(announcement, template, trained, started)
+            made = await self._pack(announcement, template, trained, started)
+            return replace(made, matured=snapshot.matured)
         except EncodingError as error:  # a delta that the encoding can't carry
             log.warning("round %d is skipped: %s", announcement.round_number, error)
             return Reason.TRAINING_DIVERGED

@@ -23,7 +23,7 @@ from uns_topics.codes import Code, Reason
 from uns_topics.contract import Contract
 from uns_topics.model import Value
 from uns_topics.payloads import Writer, read
-from uns_topics.plan import Plan
+from uns_topics.plan import Plan, Tolerances
 from uns_topics.presence import AggregatorStatus, ParticipantStatus, Route, Serves, Variant
 from uns_topics.reports import LastUpdate
 from uns_topics.rounds import Receipt
@@ -101,6 +101,7 @@ class World:
         self.core.on_swapped(1, Variant.LAST_GOOD)
         self.seen = Inbox()
         self.served: list[int] = []
+        self.tolerances = Tolerances()
         self.boots = {"00000001": Writer("tiny", "aggregator", "00000001")}
         self.federation = Federation(
             self.broker.connector(),
@@ -149,7 +150,7 @@ async def running(world: World | None = None) -> AsyncIterator[World]:
         tasks.create_task(world.federation.run())
         await world.seen.topic("fl/v1/tiny/up/berlin/status")
         world.says(Kind.AGGREGATOR_STATUS, AggregatorStatus(birth=1, state="online", epoch=1))
-        world.says(Kind.PLAN, plan_of())
+        world.says(Kind.PLAN, plan_of().model_copy(update={"tolerances": world.tolerances}))
         world.says(Kind.MODEL_CURRENT, manifest_of(1))
         world.federation.do(world.core.on_counts(Counts(samples=100, matured=100, new=100, trainable=60)))
         world.federation.do(world.core.on_trainer(None))
@@ -194,6 +195,41 @@ def test_an_update_that_a_newer_round_overtakes_gives_way() -> None:
             assert done is not None
             assert (done.id, done.round_number, done.result) == (second, 2, "accepted")
             assert world.bench.locally == [1, 2]
+
+    run(main())
+
+
+def test_where_late_updates_count_the_next_training_waits_for_the_answer() -> None:
+    async def main() -> None:
+        world = World()
+        world.tolerances = Tolerances(max_staleness=1)
+        async with running(world):
+            world.says(Kind.ROUND, round_of(1, 1))
+            await world.until(lambda: len(world.manifests()) == 1)
+            world.says(Kind.ROUND, round_of(2, 1))
+            world.says(Kind.ROUND, round_of(3, 1))
+            await world.until(lambda: world.seen.topics.count("fl/v1/tiny/down/round") == 3)
+            assert world.bench.trained == [1]
+            world.says(Kind.RECEIPT, Receipt(id=world.manifests()[0], result="accepted"))
+            await world.until(lambda: len(set(world.manifests())) == 2)
+            assert world.bench.trained == [1, 3]
+            assert world.bench.settled == [(1, "accepted", None)]
+
+    run(main())
+
+
+def test_where_late_updates_count_one_of_before_the_restart_comes_first() -> None:
+    async def main() -> None:
+        world = World()
+        world.tolerances = Tolerances(max_staleness=1)
+        world.bench.left = TrainedUpdate(b"what was under way", 1, 1, "a" * 64, 10, 5, 0.1)
+        async with running(world):
+            world.says(Kind.ROUND, round_of(2, 1))
+            await world.until(lambda: len(world.manifests()) == 1)
+            assert world.bench.trained == []
+            world.says(Kind.RECEIPT, Receipt(id=world.manifests()[0], result="rejected", code=Code.STALE))
+            await world.until(lambda: len(set(world.manifests())) == 2)
+            assert world.bench.trained == [2]
 
     run(main())
 

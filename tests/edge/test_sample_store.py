@@ -138,12 +138,12 @@ def test_new_is_what_matured_since_the_snapshot_of_an_accepted_round(path: Path)
         assert store.counts().new == 4
         store.dataset(CONTRACT)
         store.add([label(5, 1.0)])
-        store.mark("round-1")
+        store.mark("round-1", store.matured_at_dataset)
         assert store.counts().new == 1
         store.dataset(CONTRACT)
-        store.mark("round-1")  # the receipt came twice
+        store.mark("round-1", store.matured_at_dataset)  # the receipt came twice
         assert store.counts().new == 1
-        store.mark("round-2")
+        store.mark("round-2", store.matured_at_dataset)
         assert store.counts().new == 0
 
 

@@ -80,7 +80,7 @@ def test_a_round_from_snapshot_to_figures(tmp_path: Path) -> None:
             assert found.serves is not None
             assert found.serves.variant is figures.serves
             before = store.counts().new
-            await made.accepted(round_of(1, 1))
+            await made.accepted(outcome)
             assert store.counts().new < before
 
     run(main(), timeout_s=40)
@@ -227,14 +227,17 @@ def test_new_samples_are_counted_from_the_snapshot_and_not_from_the_receipt(tmp_
     async def main() -> None:
         async with workshop(tmp_path) as (made, store):
             await take(made, 1)
-            assert isinstance(await made.train(round_of(1, 1)), TrainedUpdate)
+            outcome = await made.train(round_of(1, 1))
+            assert isinstance(outcome, TrainedUpdate)
             matured = store.counts().matured
             more = [e for e in history(260) if int(e.key[1:]) >= 200]
             store.add(more)
             store.add([sample(300)])
             grown = store.counts().matured - matured
             assert grown > 0
-            await made.accepted(round_of(1, 1))
+            await take(made, 2, held=(1,))
+            await made.compare(manifest_of(2), manifest_of(1))  # a later round's snapshot, while this update waits
+            await made.accepted(outcome)
             assert store.counts().new == grown
 
     run(main(), timeout_s=40)
