@@ -30,9 +30,9 @@ def is_full(rules: Rules, current: Round) -> bool:
     return rules.buffer is not None and len(counted) >= rules.buffer and len(set(counted)) >= rules.tolerances.quorum
 
 
-def answered_from_current(state: State) -> frozenset[str]:
-    """Participants whose update from the current version waits for the next round: they have no other to give."""
-    return frozenset(late.participant for late in state.buffer if late.staleness == 0)
+def with_current_base(buffer: tuple[Late, ...]) -> frozenset[str]:
+    """Participants of updates from the current version: they have no other to give before the next one."""
+    return frozenset(late.participant for late in buffer if late.staleness == 0)
 
 
 def counting(state: State) -> Iterator[tuple[str, Answer]]:

@@ -122,10 +122,11 @@ def verdict(event: UpdateReceived, state: State) -> Code | None:
 
 def _is_known(event: UpdateReceived, state: State) -> bool:
     """Whether it was heard of since the start, or is asked by a round that may be answered."""
+    if event.participant in state.presence:
+        return True
     current = state.open_round
     is_asked = current is not None and event.participant in current.asked
-    is_asked = is_asked or any(event.participant in asking.asked for asking in state.asking)
-    return is_asked or event.participant in state.presence
+    return is_asked or any(event.participant in asking.asked for asking in state.asking)
 
 
 def _asked(round_number: int, state: State) -> Round | Asking | Code:

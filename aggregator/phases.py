@@ -140,7 +140,7 @@ def _waiting(state: State, now: float) -> tuple[State, Outputs] | None:
     too_early = state.last_opened is not None and now < state.last_opened + tolerances.min_interval_s
     if state.link_since is None or too_early:
         return None
-    done = buffer.answered_from_current(state)
+    done = buffer.with_current_base(state.buffer)
     ready = tuple(p for p in eligible(state, now) if p not in done)
     if len({*ready, *(late.participant for late in state.buffer)}) < tolerances.quorum:
         return (state.but(quorum_since=None), ()) if state.quorum_since is not None else None
@@ -186,7 +186,8 @@ def _collecting(state: State, now: float) -> tuple[State, Outputs] | None:
         return close_failed(state, now) if over else None
     # Without a barrier nobody is given up: the cohort stays, and who became ready since is asked as well.
     kept = current.accepted if state.rules.buffer is None else current.cohort
-    fresh = tuple(p for p in eligible(state, now) if p not in current.answers and p not in kept)
+    done = {*kept, *current.answers, *buffer.with_current_base(current.late)}
+    fresh = tuple(p for p in eligible(state, now) if p not in done)
     if not over and len({*heard, *fresh}) < tolerances.quorum:
         return None  # nobody to redraw: whoever is away may come back until the deadline
     drawn = draw(fresh, tolerances.max_cohort - len(kept), current.seed, current.attempt + 1)

@@ -90,11 +90,12 @@ def test_below_quorum_at_the_deadline_the_round_goes_on_with_all_that_it_has() -
     slow = world.update("b")
     world.send("a")
     world.advance(19.0)
-    world.status("a", "b", "c")
+    world.status("a", "c")
+    world.die("b")
     world.advance(1.0)
     assert world.of(AnnounceRound)[-1] == AnnounceRound(round_number=1, attempt=2)
     assert world.state.phase is Phase.COLLECTING
-    assert the_round(world).cohort == ("a", "b", "c"), "who became ready since is asked as well"
+    assert the_round(world).cohort == ("a", "b", "c"), "who became ready since is asked, and nobody given up"
     assert the_round(world).accepted == ("a",)
     assert the_round(world).deadline == pytest.approx(world.now + 20.0)
     assert answer(world, slow) == ACCEPTED
@@ -112,6 +113,10 @@ def test_a_round_that_never_reaches_quorum_ends_and_hands_on_what_it_has() -> No
     assert the_round(world).number == 2
     assert [(late.participant, late.asked_in) for late in the_round(world).late] == [("a", 1)]
     assert the_round(world).cohort == ("b",), "a has given what it can from this base"
+    world.advance(19.0)
+    world.status("a", "b")
+    world.advance(1.0)
+    assert (the_round(world).attempt, the_round(world).cohort) == (2, ("b",))
     world.send("b")
     assert world.of(Aggregate)[0].participants == ("a", "b")
 
@@ -123,8 +128,10 @@ def test_quorum_counts_participants_and_not_updates() -> None:
     end(world, "a", "b", "c")
     world.do(late)
     world.send("c")
+    world.status("d")
     assert the_round(world).contributions == ("c", "c")
     assert world.state.phase is Phase.COLLECTING
+    assert (the_round(world).attempt, the_round(world).cohort) == (1, ("a", "b", "c"))
     world.send("a")
     assert world.of(Aggregate)[-1].participants == ("a", "c", "c")
 

@@ -30,6 +30,14 @@ def test_against_float64() -> None:
     np.testing.assert_allclose(mean, expected, rtol=2e-6, atol=1e-7)
 
 
+def test_one_participant_may_come_twice() -> None:
+    updates = ArrayUpdates(("b", "a", "b"), (1, 2, 3), ROWS[:3], steps=(4, 5, 6), staleness=(1, 0, 0))
+    assert updates.participants == ("a", "b", "b")
+    assert (updates.weights, updates.steps, updates.staleness) == ((2, 1, 3), (5, 4, 6), (0, 1, 0))
+    for block, row in zip(updates.blocks(0, 9), (ROWS[1], ROWS[0], ROWS[2]), strict=True):
+        np.testing.assert_array_equal(block, row[:9])
+
+
 @pytest.mark.parametrize("count", [1, 2, GROUP, GROUP + 1, 100, 1000])
 def test_the_error_does_not_grow_with_the_cohort(count: int) -> None:
     rng = np.random.default_rng(count)
