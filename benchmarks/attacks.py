@@ -184,8 +184,8 @@ def play(name: str, task: Task, seed: int, attackers: int, attack: str | None) -
 def main() -> None:
     """The tables; names of strategies as arguments restrict them."""
     chosen = [name for name in sys.argv[1:] if name in STRATEGIES] or usable()
-    left_out = ", ".join(sorted(set(STRATEGIES) - set(usable())))
-    print(f"Not here, because no plan may name them yet: {left_out}")
+    if left_out := sorted(set(STRATEGIES) - set(usable())):
+        print(f"Not here, because no plan may name them yet: {', '.join(left_out)}")
     for title, alpha in (("all alike", None), ("Dirichlet 0.5", 0.5)):
         tasks = [make_task(seed, alpha) for seed in SEEDS]
 

@@ -59,7 +59,9 @@ class Tolerances(FileValue):
     promotion_margin: float = Field(default=0.01, ge=0, description="relative rise of the pooled loss still promoted")
     site_limit: float = Field(default=0.5, gt=0, description="relative rise of one decided site's loss still promoted")
     on_no_evaluation: Literal["promote", "refuse"] = "promote"
-    max_staleness: int = Field(default=0, ge=0, le=2**31)
+    max_staleness: int = Field(
+        default=0, ge=0, le=2**31, description="without a barrier: promoted versions that an update may lag behind"
+    )
 
 
 class TemplateManifest(Value):
