@@ -7,14 +7,16 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from aggregator.store import Counted, Store, sqlite_url
 from tests.aio import run
+from tests.e2e import bridged
 from tests.e2e.federation import Federation, federation
-from tests.servers import Server
+from tests.servers import Server, mosquitto
 from uns_topics.presence import ParticipantState
 from uns_topics.reports import LastUpdate
 
@@ -38,7 +40,10 @@ def last_update(f: Federation, participant: str) -> LastUpdate | None:
     return known.last_update if known is not None else None
 
 
-def test_a_slow_plants_update_goes_into_a_later_version(tmp_path: Path, base_model: Path, broker: Server) -> None:
+@pytest.mark.parametrize("is_bridged", [False, True], ids=["one broker", "behind a bridge"])
+def test_a_slow_plants_update_goes_into_a_later_version(
+    tmp_path: Path, base_model: Path, broker: Server, is_bridged: bool
+) -> None:
     gates = {plant: tmp_path / f"{plant}-gate" for plant in PLANTS}
 
     async def release(plant: str) -> None:
@@ -49,11 +54,18 @@ def test_a_slow_plants_update_goes_into_a_later_version(tmp_path: Path, base_mod
         # Whoever isn't ready when the round opens is asked as well when its deadline passes below quorum.
         tolerances = {"max_staleness": 2, "min_new_samples": 1, "deadline_s": 5.0, "attempts": 10}
         tolerances |= {"promotion_margin": 100.0, "site_limit": 100.0}
-        async with federation(tmp_path, broker, tolerances=tolerances) as f:
+        async with AsyncExitStack() as stack:
+            f = await stack.enter_async_context(federation(tmp_path, broker, tolerances=tolerances))
+            urls = dict.fromkeys(PLANTS, broker.url)
+            if is_bridged:
+                own = stack.enter_context(mosquitto())
+                urls["porto"] = own.url
+                await stack.enter_async_context(bridged.plant(f, "porto", own))
+                await bridged.start_bridge(f, "gate", own.url, broker.url, ("porto",))
             for plant, gate in gates.items():
                 os.mkfifo(gate)
                 waiting = [sys.executable, "-m", "tests.support.waiting_trainer", str(gate)]
-                await f.start_edge(plant, trainer={"command": waiting})
+                await f.start_edge(plant, trainer={"command": waiting}, broker={"url": urls[plant]})
                 await f.listening(plant)
                 await f.publish_boards(plant, 150)
             await f.start_aggregator(base_model, strategy={"name": "fedbuff", "options": {"buffer": 2}})
@@ -86,7 +98,7 @@ def test_a_slow_plants_update_goes_into_a_later_version(tmp_path: Path, base_mod
             )
             assert ran.returncode == 0, ran.stderr
             assert json.loads(ran.stdout)["agrees"]
-            for name in (*PLANTS, "aggregator"):
+            for name in list(f.services):
                 assert await f.stop(name) == 0
             store = Store(sqlite_url(tmp_path / "aggregator"))
             berlin, porto = store.counted(2)
