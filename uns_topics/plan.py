@@ -21,6 +21,7 @@ class Training(FileValue):
     batch_size: int = Field(default=64, ge=1, le=65_536)
     learning_rate: float = Field(default=0.003, gt=0, le=10)
     optimizer: Literal["adam", "sgd"] = "adam"
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd; adam has its own")
     proximal_mu: float = Field(default=0.0, ge=0, description="FedProx; 0 is FedAvg's local objective")
 
 

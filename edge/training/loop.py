@@ -98,4 +98,4 @@ def make_optimizer(model: PlantModel, settings: Training) -> Optimizer:
     """A fresh optimiser: in a round it starts anew, because its state belongs to no global version."""
     if settings.optimizer == "adam":
         return Adam(model.parameters(), settings.learning_rate)
-    return Sgd(model.parameters(), settings.learning_rate)
+    return Sgd(model.parameters(), settings.learning_rate, settings.momentum)

@@ -127,6 +127,18 @@ def test_initial_parameters_are_those_of_a_new_model(made: Made, tmp_path: Path)
     assert trainer.answer({"op": "initial", "seed": 2})["vector"] != vector_bytes(vector)
 
 
+def test_momentum_makes_steps_longer_and_none_is_plain_sgd(made: Made, tmp_path: Path) -> None:
+    _, base = made("mlp")
+    trainer = trainer_for(made, "mlp", tmp_path)
+    first, plain, heavy = (
+        np.linalg.norm(vector_of(trainer.answer(order("train", base, optimizer="sgd", **settings))["delta"]))
+        for settings in ({"steps": 1}, {"momentum": 0.0}, {})
+    )
+    assert 0 < first <= 0.01 * 1.0001, "one step of a clipped gradient"
+    assert plain <= 60 * 0.01 * 1.0001
+    assert heavy > 1.5 * plain
+
+
 def test_the_proximal_term_keeps_the_update_short(made: Made, tmp_path: Path) -> None:
     _, base = made("mlp")
     trainer = trainer_for(made, "mlp", tmp_path)
