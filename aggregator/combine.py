@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aggregator.fold import BLOCK, weighted_mean
-from aggregator.strategies.base import Strategy, StrategyState
+from aggregator.strategies.base import CONTROL, Strategy, StrategyState
 from aggregator.updates import UpdateSet
 from uns_topics.tensors import Role, TensorTable, Vector
 
@@ -78,6 +78,17 @@ def encode_state(state: StrategyState) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **{name: np.asarray(state[name]) for name in sorted(state)})
     return buffer.getvalue()
+
+
+def control_of(raw: bytes | None) -> Vector:
+    """The control variate of a version, from the strategy's state that is stored with it.
+
+    Returns: shape (elements of role weight,), float32. Raises: ValueError: there is none.
+    """
+    control = decode_state(raw).get(CONTROL) if raw is not None else None
+    if control is None:
+        raise ValueError("no control variate is stored with the version")
+    return control
 
 
 def decode_state(raw: bytes) -> StrategyState:

@@ -17,7 +17,7 @@ from aggregator.registry import Golden, PrepareError, Registry
 from aggregator.state import Rules, State, VersionRef
 from aggregator.store import MANIFEST, STRATEGY_STATE, Entry, Store
 from aggregator.strategies import make_strategy
-from aggregator.strategies.base import Strategy
+from aggregator.strategies.base import CONTROL, Strategy
 from aggregator.vectors import VectorFiles
 from uns_topics.plan import Plan
 from uns_topics.template import Lineage, ModelFile, TemplateError, read_model_file
@@ -100,8 +100,10 @@ def _start_generation(
     version = before.next_version if before is not None else 0
     origin: Callable[[], Lineage] = lambda: Lineage(origin="imported" if imported else "new")  # noqa: E731
     epoch = before.epoch if before is not None else 1
+    initial = strategy.init(registry.template.table.elements(Role.WEIGHT))
     try:
-        manifest = registry.prepare(version, model.vector, origin(), epoch, plan.chunk_bytes)
+        control = initial[CONTROL] if plan.control else None
+        manifest = registry.prepare(version, model.vector, origin(), epoch, plan.chunk_bytes, control=control)
     except PrepareError as error:
         raise PlanError(f"{path}: {error}; was it made by `headgate model new`?") from None
     sha256 = registry.keep(version, model.vector)
@@ -110,7 +112,7 @@ def _start_generation(
     assert any(isinstance(output, RecordVersion) for output in outputs)
     attachments = {
         MANIFEST: manifest.model_dump_json().encode(),
-        STRATEGY_STATE: encode_state(strategy.init(registry.template.table.elements(Role.WEIGHT))),
+        STRATEGY_STATE: encode_state(initial),
     }
     store.commit([Entry(event, max(now, state.at), outputs, attachments)], state, [p.id for p in store.pending()])
     return state

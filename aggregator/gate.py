@@ -23,7 +23,7 @@ from uns_topics.presence import ParticipantState
 from uns_topics.sums import l2_norm
 from uns_topics.tensors import Role, TensorTable
 from uns_topics.transfers import TransferKind, TransferManifest
-from uns_topics.update import UPDATE_VERSION, Update, decode_update, max_update_bytes, unpack_groups
+from uns_topics.update import UPDATE_VERSION, Update, decode_update, max_update_bytes, unpack_control, unpack_groups
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,13 @@ class Limits:
     max_norm: float
     max_examples: int
     max_steps: int
+    max_control_norm: float | None = None
+    """Of the change of a control variate; None where the plan has none."""
 
     @property
     def max_bytes(self) -> int:
         """Upper bound of an update's bytes, known before anything is received."""
-        return max_update_bytes(self.table, self.encodings)
+        return max_update_bytes(self.table, self.encodings, control=self.max_control_norm is not None)
 
 
 def announced(participant: str, federation: str, manifest: TransferManifest) -> UpdateReceived:
@@ -186,18 +188,23 @@ def _content(update: Update, limits: Limits) -> tuple[Code, str] | None:
     if used[0] not in limits.encodings:
         return Code.ENCODING, f"{used[0]} is not among the plan's encodings {', '.join(limits.encodings)}"
     try:
-        delta = unpack_groups(update, limits.table)
+        delta = unpack_groups(update, limits.table, control=limits.max_control_norm is not None)
     except EncodingError as error:
         return Code.ENCODING, str(error)
     except ValueError as error:
         return Code.SHAPE, str(error)
-    if not np.isfinite(delta).all():
+    control = unpack_control(update)
+    if not (np.isfinite(delta).all() and (control is None or np.isfinite(control).all())):
         return Code.NOT_FINITE, "NaN or infinity among the tensors"
     norm = l2_norm(limits.table.gather(delta, Role.WEIGHT))
     if not norm <= limits.max_norm:
         return Code.NORM, f"L2 norm {norm:.6g} is above {limits.max_norm:.6g}"
     if norm == 0.0:
         return Code.ZERO, "every weight delta is zero"
+    if control is not None and limits.max_control_norm is not None:
+        length = l2_norm(control)
+        if not length <= limits.max_control_norm:
+            return Code.NORM, f"group control has L2 norm {length:.6g}, above {limits.max_control_norm:.6g}"
     if not 0 < header.num_examples <= limits.max_examples:
         return Code.WEIGHT, f"num_examples {header.num_examples} is not between 1 and {limits.max_examples}"
     if not 0 < header.num_steps <= limits.max_steps:  # FedNova divides by it and scales with its mean

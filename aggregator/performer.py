@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aggregator import statistics
-from aggregator.combine import combine, decode_state, encode_state
+from aggregator.combine import combine, control_of, decode_state, encode_state
 from aggregator.core import Core
 from aggregator.effects import (
     Aggregate,
@@ -29,7 +29,7 @@ from aggregator.registry import Registry
 from aggregator.showcase import Showcase
 from aggregator.state import Phase, State, VersionRef
 from aggregator.store import MANIFEST, STEP, STEP_RESIDUAL, STRATEGY_STATE, PendingEffect, Store
-from aggregator.strategies.base import Strategy
+from aggregator.strategies.base import CONTROL, Strategy
 from aggregator.updates import decoded
 from uns_topics.rounds import Receipt
 from uns_topics.steps import make_step
@@ -51,6 +51,8 @@ class Workshop:
     scratch: Path
     downlink: str | None = None
     """Encoding of steps from version to version."""
+    control: bool = False
+    """Whether versions and updates carry control variates."""
 
 
 _SHOWN = (RefreshRound, PublishStatus, PublishHistory, PublishCurrent)
@@ -193,6 +195,7 @@ def make_version(workshop: Workshop, effect: Aggregate, base_sha256: str) -> tup
         workshop.encodings,
         workshop.scratch,
         [one.staleness for one in updates],
+        control=workshop.control,
     ) as (weights, buffers):
         base = registry.vector(effect.base, base_sha256)
         made = combine(base, workshop.strategy, before, weights, buffers, table)
@@ -203,7 +206,8 @@ def make_version(workshop: Workshop, effect: Aggregate, base_sha256: str) -> tup
         return made.vector, attachments
     left = store.step_residual(effect.base)
     residual = vector_from_bytes(left, table.elements(Role.WEIGHT)) if left is not None else None
-    step = make_step(effect.version, base, made.vector, residual, table, workshop.downlink)
+    control = made.state[CONTROL] if workshop.control else None
+    step = make_step(effect.version, base, made.vector, residual, table, workshop.downlink, control)
     return step.vector, {**attachments, STEP: step.content, STEP_RESIDUAL: vector_bytes(step.residual)}
 
 
@@ -229,5 +233,6 @@ def prepare(
     vector = workshop.registry.vector(effect.version, found[0])
     lineage = Lineage.model_validate_json(workshop.store.lineage(effect.version))
     step = workshop.store.step(effect.version)
-    manifest = workshop.registry.prepare(effect.version, vector, lineage, state.epoch, chunk_bytes, step)
+    control = control_of(workshop.store.strategy_state(effect.version)) if workshop.control else None
+    manifest = workshop.registry.prepare(effect.version, vector, lineage, state.epoch, chunk_bytes, step, control)
     return VersionPrepared(version=effect.version), {MANIFEST: manifest.model_dump_json().encode()}

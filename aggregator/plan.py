@@ -5,7 +5,8 @@ from __future__ import annotations
 from aggregator.config import AggregatorConfig
 from aggregator.gate import Limits
 from aggregator.state import Rules
-from aggregator.strategies import buffer_of, local_training, strategy_problems
+from aggregator.strategies import buffer_of, carries_control, local_training, strategy_problems
+from uns_topics.controls import full_bytes, max_control_norm
 from uns_topics.encodings import ENCODINGS
 from uns_topics.envelope import MAX_JSON_BYTES, WIRE_VERSION, Envelope, seal
 from uns_topics.plan import Plan, TemplateManifest
@@ -42,6 +43,7 @@ def build_plan(template: Template, config: AggregatorConfig, generation: int, ch
         strategy=config.strategy,
         training=local_training(config.strategy, config.training),
         encodings=config.encodings,
+        control=carries_control(config.strategy),
         tolerances=config.tolerances,
         chunk_bytes=size,
         heartbeat_s=config.heartbeat_s,
@@ -60,7 +62,8 @@ def chunk_bytes_of(template: Template, config: AggregatorConfig, limit: int | No
 
     Raises: PlanError: the broker takes less than that.
     """
-    largest = max(len(template.skeleton), 4 * template.table.size, limits(template, config).max_bytes)
+    whole = full_bytes(template.table, control=carries_control(config.strategy))
+    largest = max(len(template.skeleton), whole, limits(template, config).max_bytes)
     needed = max(MIN_CHUNK_BYTES, -(-largest // MAX_CHUNKS))
     if limit is not None and limit < needed:
         raise PlanError(
@@ -73,12 +76,14 @@ def chunk_bytes_of(template: Template, config: AggregatorConfig, limit: int | No
 
 def limits(template: Template, config: AggregatorConfig) -> Limits:
     """What the gate lets through."""
+    has_control = carries_control(config.strategy)
     return Limits(
         table=template.table,
         encodings=config.encodings,
         max_norm=config.tolerances.max_delta_norm,
         max_examples=config.tolerances.max_examples,
         max_steps=config.training.steps,
+        max_control_norm=max_control_norm(config.training, config.tolerances) if has_control else None,
     )
 
 

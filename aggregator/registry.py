@@ -10,9 +10,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from aggregator.vectors import VectorFiles
+from uns_topics.controls import join_full
 from uns_topics.rounds import VersionManifest
 from uns_topics.template import Lineage, Template
-from uns_topics.tensors import Vector, vector_bytes, vector_sha256
+from uns_topics.tensors import Vector, vector_sha256
 from uns_topics.transfers import TransferManifest, make_manifest
 
 Golden = Callable[[Template, bytes], Sequence[float]]
@@ -25,7 +26,7 @@ class PrepareError(ValueError):
 
 @dataclass(frozen=True)
 class Held:
-    """A version in memory: manifest, the bytes of its vector, and the step to it where there is one."""
+    """A version in memory: manifest, the bytes of its full transfer, and the step to it where there is one."""
 
     manifest: VersionManifest
     content: bytes = field(repr=False)
@@ -66,30 +67,38 @@ class Registry:
         epoch: int,
         chunk_bytes: int,
         step: bytes | None = None,
+        control: Vector | None = None,
     ) -> VersionManifest:
         """The manifest of a version.
 
-        Args: step: from the lineage's parent; left out of the manifest where it is no smaller than the vector.
+        Args:
+            step: from the lineage's parent; left out of the manifest where it is no smaller than the whole.
+            control: its control variate, where the plan has them.
+
         Raises: PrepareError: outputs that are not finite.
         """
         info = self._template.version_info(version, self._generation, lineage)
         golden = tuple(float(value) for value in self._golden(self._template, self._template.file(vector, info)))
         if not golden or not all(math.isfinite(value) for value in golden):
             raise PrepareError(f"version {version} gives outputs that are not finite")
+        content = join_full(vector, control)
         return VersionManifest(
             version=version,
             sha256=vector_sha256(vector),
             generation=self._generation,
             epoch=epoch,
             lineage=lineage,
-            full=make_manifest(vector_bytes(vector), "model", chunk_bytes, version=version),
-            delta=_step_manifest(step, vector.nbytes, chunk_bytes, version),
+            full=make_manifest(content, "model", chunk_bytes, version=version),
+            delta=_step_manifest(step, len(content), chunk_bytes, version),
+            control=vector_sha256(control) if control is not None else None,
             golden=golden,
         )
 
-    def hold(self, manifest: VersionManifest, chunk_bytes: int, step: bytes | None = None) -> Held:
+    def hold(
+        self, manifest: VersionManifest, chunk_bytes: int, step: bytes | None = None, control: Vector | None = None
+    ) -> Held:
         """A version ready to be published in chunks of this size. Raises: VectorError."""
-        content = vector_bytes(self.vector(manifest.version, manifest.sha256))
+        content = join_full(self.vector(manifest.version, manifest.sha256), control)
         if manifest.full.chunk_bytes == chunk_bytes:
             return Held(manifest, content, step)
         full = make_manifest(content, "model", chunk_bytes, version=manifest.version)
@@ -98,7 +107,7 @@ class Registry:
 
 
 def _step_manifest(step: bytes | None, most: int, chunk_bytes: int, version: int) -> TransferManifest | None:
-    """None where the step is not below this many bytes: the whole vector is the shorter way."""
+    """None where the step is not below this many bytes: the whole version is the shorter way."""
     if step is None or len(step) >= most:
         return None
     return make_manifest(step, "delta", chunk_bytes, version=version)

@@ -9,8 +9,8 @@ from aggregator.config import AggregatorConfig
 from aggregator.effects import Aggregate
 from aggregator.performer import Workshop, make_version
 from aggregator.registry import Registry
-from aggregator.store import KEPT_BODIES_ROUNDS, Store, StoreError, sqlite_url
-from aggregator.strategies import make_strategy
+from aggregator.store import KEPT_BODIES_ROUNDS, STRATEGY_STATE, Store, StoreError, sqlite_url
+from aggregator.strategies import carries_control, make_strategy
 from aggregator.vectors import VectorError, VectorFiles
 from uns_topics.steps import StepError, read_header
 from uns_topics.template import Lineage, read_model_file
@@ -31,11 +31,13 @@ class Replayed:
     participants: tuple[str, ...]
     recorded: str
     made: str
+    same_state: bool
+    """Whether the strategy's state came out the same too, or is no longer kept."""
 
     @property
     def agrees(self) -> bool:
         """Whether it is the same to the bit."""
-        return self.recorded == self.made
+        return self.recorded == self.made and self.same_state
 
 
 def replay(config: AggregatorConfig, version: int) -> Replayed:
@@ -65,6 +67,7 @@ def replay(config: AggregatorConfig, version: int) -> Replayed:
             config.encodings,
             config.data_dir,
             read_header(step).encoding if step is not None else None,
+            carries_control(config.strategy),
         )
         participants = tuple(one.participant for one in store.counted(lineage.round_number))
         if len(participants) != lineage.contributors:
@@ -72,7 +75,8 @@ def replay(config: AggregatorConfig, version: int) -> Replayed:
         effect = Aggregate(
             round_number=lineage.round_number, version=version, base=lineage.parent, participants=participants
         )
-        vector, _ = make_version(workshop, effect, parent[0])
+        vector, attachments = make_version(workshop, effect, parent[0])
+        state = store.strategy_state(version)
     except KeyError as error:
         kept = f"the updates of the last {KEPT_BODIES_ROUNDS} rounds are"
         raise ReplayError(f"version {version} can't be made again: {error.args[0]} ({kept})") from None
@@ -80,8 +84,8 @@ def replay(config: AggregatorConfig, version: int) -> Replayed:
         raise ReplayError(f"version {version} can't be made again: {error}") from None
     finally:
         store.close()
-    made = vector_sha256(vector)
-    return Replayed(version, lineage.parent, lineage.round_number, participants, found[0], made)
+    made, same_state = vector_sha256(vector), state in (None, attachments[STRATEGY_STATE])
+    return Replayed(version, lineage.parent, lineage.round_number, participants, found[0], made, same_state)
 
 
 __all__ = ["ReplayError", "Replayed", "StoreError", "replay"]

@@ -208,7 +208,13 @@ class _Service:
             max_chunk_bytes=max(self._plan.chunk_bytes, config.chunk_bytes),
         )
         workshop = Workshop(
-            store, foundation.registry, foundation.strategy, config.encodings, config.data_dir, config.downlink
+            store,
+            foundation.registry,
+            foundation.strategy,
+            config.encodings,
+            config.data_dir,
+            config.downlink,
+            self._plan.control,
         )
         self._performer = Performer(self._core, workshop, self._showcase, self._settled, self._group)
         self._started = Started(rules=foundation.rules)

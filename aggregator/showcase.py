@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 from aggregator import announce
+from aggregator.combine import control_of
 from aggregator.core import Core
 from aggregator.registry import Held, Registry
 from aggregator.state import Phase, State
@@ -178,7 +179,12 @@ class Showcase:
         assert found is not None
         assert found[1] is not None
         step = await asyncio.to_thread(self._store.step, version)
-        self._held[version] = await asyncio.to_thread(self._registry.hold, found[1], self._plan.chunk_bytes, step)
+        control = None
+        if self._plan.control:
+            control = control_of(await asyncio.to_thread(self._store.strategy_state, version))
+        self._held[version] = await asyncio.to_thread(
+            self._registry.hold, found[1], self._plan.chunk_bytes, step, control
+        )
 
     def _put_manifest(self, kind: Kind, version: int) -> None:
         manifest = self._held[version].manifest

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from uns_topics.tensors import Role, TensorTable, Vector
-from uns_topics.update import decode_update, max_update_bytes, unpack_groups
+from uns_topics.update import decode_update, max_update_bytes, unpack_control, unpack_groups
 
 SPOOL_ABOVE_BYTES = 64 * 1024 * 1024
 """Decoded updates larger than this together lie in a temporary file, so that memory doesn't grow with the cohort."""
@@ -156,32 +156,51 @@ def decoded(
     encodings: tuple[str, ...],
     folder: Path,
     staleness: Sequence[int] | None = None,
+    *,
+    control: bool = False,
 ) -> Iterator[tuple[ArrayUpdates, ArrayUpdates]]:
     """The `weight` and the `buffer` deltas of stored updates, each update decoded once; readable within the context.
 
-    Args: load: the encoded bytes of an update, by its index; folder: where a temporary file may lie; staleness: of each
-        update, by default 0.
+    Args:
+        load: the encoded bytes of an update, by its index.
+        folder: where a temporary file may lie.
+        staleness: of each update, by default 0.
+        control: whether they carry control variates, which are the `controls` of the `weight` deltas then.
+
     Raises: PayloadError, EncodingError, ValueError: stored bytes that the gate would not have let pass. OSError: the
         folder takes no file.
     """
-    limit = max_update_bytes(table, encodings)
+    limit = max_update_bytes(table, encodings, control=control)
     roles = (Role.WEIGHT, Role.BUFFER)
     with ExitStack() as stack:
         rows = [_rows(len(participants), table.elements(role), folder, stack) for role in roles]
+        controls = _rows(len(participants), table.elements(Role.WEIGHT), folder, stack) if control else None
         steps = []
         for index in range(len(participants)):
             update = decode_update(load(index), limit)
-            delta = unpack_groups(update, table)
+            delta = unpack_groups(update, table, control=control)
             steps.append(update.header.num_steps)
+            if controls is not None and (own := unpack_control(update)) is not None:
+                controls.keep(index, own)
+                del own
             del update  # its bytes: at most three models at once
             for role, kept in zip(roles, rows, strict=True):
                 kept.keep(index, table.gather(delta, role))
             del delta
-        made = [
-            ArrayUpdates(participants, weights, kept, size=table.elements(role), steps=steps, staleness=staleness)
-            for role, kept in zip(roles, rows, strict=True)
-        ]
-        yield made[0], made[1]
+
+        def made(role: Role, kept: SpooledRows | _Array, beside: ArrayUpdates | None = None) -> ArrayUpdates:
+            return ArrayUpdates(
+                participants,
+                weights,
+                kept,
+                size=table.elements(role),
+                steps=steps,
+                staleness=staleness,
+                controls=beside,
+            )
+
+        beside = made(Role.WEIGHT, controls) if controls is not None else None
+        yield made(Role.WEIGHT, rows[0], beside), made(Role.BUFFER, rows[1])
 
 
 def _rows(count: int, size: int, folder: Path, stack: ExitStack) -> SpooledRows | _Array:

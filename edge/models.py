@@ -42,6 +42,9 @@ class Model:
     template: Template
     vector: Vector
     session: ort.InferenceSession
+    lineage: Lineage
+    control: Vector | None = None
+    """c of this version, shape (elements of role weight,), where the plan has control variates."""
 
     def run(self, features: npt.NDArray[np.float32], contexts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Args: features: shape (n, F) or (n, L, F); contexts: shape (n,). Returns: shape (n,)."""
@@ -62,10 +65,12 @@ class OwnModel:
     vector: Vector
 
 
-def open_version(template: Template, vector: Vector, manifest: VersionManifest) -> Model:
+def open_version(template: Template, vector: Vector, manifest: VersionManifest, control: Vector | None = None) -> Model:
     """Build a version's file, prove it and open it. Raises: ModelRefused: golden outputs differ from the manifest's."""
     if vector_sha256(vector) != manifest.sha256:
         raise ModelRefused(f"version {manifest.version}: the vector is not the one that the manifest names")
+    if (vector_sha256(control) if control is not None else None) != manifest.control:
+        raise ModelRefused(f"version {manifest.version}: the control variate is not the one that the manifest names")
     raw = template.file(vector, template.version_info(manifest.version, manifest.generation, manifest.lineage))
     try:
         outputs = golden_outputs(template, raw)
@@ -73,13 +78,14 @@ def open_version(template: Template, vector: Vector, manifest: VersionManifest) 
         raise ModelRefused(f"onnxruntime can't run version {manifest.version}: {type(error).__name__}") from error
     if not agrees(outputs, manifest.golden):
         raise ModelRefused(f"version {manifest.version} gives other outputs here than at the aggregator")
-    return Model(template, vector, open_session(raw))
+    return Model(template, vector, open_session(raw), manifest.lineage, control)
 
 
 def open_own(template: Template, vector: Vector) -> Model:
     """Open a vector that was made in this plant (local-only)."""
-    raw = template.file(vector, template.version_info(0, 0, Lineage(origin="new")))
-    return Model(template, vector, open_session(raw))
+    lineage = Lineage(origin="new")
+    raw = template.file(vector, template.version_info(0, 0, lineage))
+    return Model(template, vector, open_session(raw), lineage)
 
 
 def with_local(model: Model, local: Vector) -> Model:
@@ -118,8 +124,17 @@ class ModelStore:
         """Keep a skeleton that was checked."""
         _write(self._folder / f"skeleton-{template.sha256}.onnx", template.skeleton)
 
-    def save(self, manifest: VersionManifest, vector: Vector, template_sha256: str, keep: frozenset[int]) -> None:
+    def save(
+        self,
+        manifest: VersionManifest,
+        vector: Vector,
+        template_sha256: str,
+        keep: frozenset[int],
+        control: Vector | None = None,
+    ) -> None:
         """Keep a verified version; forget others than it, `keep` and what served last. Raises: OSError."""
+        if control is not None:
+            _write(self._folder / f"{manifest.version}.control", vector_bytes(control))
         _write(self._folder / f"{manifest.version}.f32", vector_bytes(vector))
         record = {"template": template_sha256, "manifest": manifest.model_dump(mode="json")}
         _write(self._folder / f"{manifest.version}.json", json.dumps(record).encode())
@@ -127,6 +142,7 @@ class ModelStore:
             if path.stem.isdecimal() and int(path.stem) not in keep | {manifest.version, *self.served()}:
                 path.unlink()
                 path.with_suffix(".f32").unlink(missing_ok=True)
+                path.with_suffix(".control").unlink(missing_ok=True)
 
     def load(self, version: int) -> tuple[VersionManifest, Vector, str]:
         """Read a version and its template's hash. Raises: ModelRefused: missing, or not what its manifest says."""
@@ -140,6 +156,16 @@ class ModelStore:
         if vector_sha256(vector) != manifest.sha256:
             raise ModelRefused(f"version {version} on disk was changed")
         return manifest, vector, str(record["template"])
+
+    def control(self, manifest: VersionManifest) -> Vector | None:
+        """The control variate beside a version, where it has one. Raises: ModelRefused: missing, or cut off."""
+        if manifest.control is None:
+            return None
+        try:
+            raw = (self._folder / f"{manifest.version}.control").read_bytes()
+            return vector_from_bytes(raw, len(raw) // 4)
+        except (OSError, ValueError) as error:
+            raise ModelRefused(f"the control variate of version {manifest.version} on disk: {error}") from error
 
     def mark_served(self, version: int) -> None:
         """This version serves from now on; the one before it stays as a second last good one. Raises: OSError."""

@@ -1,24 +1,28 @@
-"""The update under way and the residual, on disk together: whatever ends this process, each update counts once.
+"""The update under way, the residual and the control variate, on disk together: each update counts once, whatever ends
+this process.
 
-Both lie in the sample store's file and change in one transaction. Calls block; they are made on the store's thread.
+All lie in the sample store's file and change in one transaction. Calls block; they are made on the store's thread.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from pydantic import ValidationError
 
-from edge.residual import Residual, after, fate, fresh
+from edge.control import OwnControl, at
+from edge.residual import Fate, Residual, after, fate, fresh
 from edge.store import SampleStore
 from uns_topics.codes import Code
 from uns_topics.model import Count, Sha256, TransferId, Value, Version
+from uns_topics.template import Lineage
 from uns_topics.tensors import Role, TensorTable, Vector, vector_bytes, vector_from_bytes
 from uns_topics.transfers import transfer_id
-from uns_topics.update import decode_update, unpack_groups
+from uns_topics.update import decode_update, unpack_control, unpack_groups
 
-_UPDATE, _RESIDUAL = "update-under-way", "residual"
+_UPDATE, _RESIDUAL, _CONTROL = "update-under-way", "residual", "control"
 
 
 class Belonging(Value):
@@ -42,12 +46,30 @@ class Waiting(Value):
     seconds: float
     elements: Count
     """Of the delta that lies before the update's bytes; 0 where the encoding needs no residual."""
+    control_elements: Count = 0
+    """Of the c_k that lies between the two; 0 where the plan has no control variates."""
 
 
 class _Kept(Value):
     belongs: Belonging
     since: Version
     norm: float | None
+
+
+class _KeptControl(Value):
+    belongs: Belonging
+    version: Version
+    round_number: int
+
+
+@dataclass(frozen=True)
+class _UnderWay:
+    """Attributes: control: c_k without this update."""
+
+    waiting: Waiting
+    delta: Vector
+    control: Vector
+    content: bytes
 
 
 class Outbox:
@@ -71,31 +93,44 @@ class Outbox:
             self.settle(waiting[0].transfer, None, None)
         return fresh(self._residual(), version)
 
-    def send(self, waiting: Waiting, delta: Vector, content: bytes) -> None:
-        """An update is about to be sent. Args: delta: its weights as training gave them, or nothing."""
+    def control(self, version: int, lineage: Lineage) -> Vector:
+        """c_k for a round. Args: version, lineage: of its base. Returns: shape (elements of role weight,), float32."""
+        return at(self._control(), version, lineage, self._table.elements(Role.WEIGHT))
+
+    def send(self, waiting: Waiting, delta: Vector, content: bytes, control: Vector | None = None) -> None:
+        """An update is about to be sent.
+
+        Args: delta: its weights as training gave them, or nothing; control: the c_k that its change is added to.
+        """
         head = waiting.model_dump_json().encode() + b"\n"
-        self._store.put_all({_UPDATE: head + vector_bytes(delta) + content})
+        own = vector_bytes(control) if control is not None else b""
+        self._store.put_all({_UPDATE: head + vector_bytes(delta) + own + content})
 
     def waiting(self) -> tuple[Waiting, bytes] | None:
         """The update whose receipt has not come, and its bytes."""
         found = self._update()
-        return None if found is None else (found[0], found[2])
+        return None if found is None else (found.waiting, found.content)
 
     def settle(self, transfer: str, result: Literal["accepted", "rejected"] | None, code: Code | None) -> None:
         """The update's end; nothing where it ended before. Args: result: None where it was lost or gave way."""
         found = self._update()
-        if found is None or found[0].transfer != transfer:
+        if found is None or found.waiting.transfer != transfer:
             return
-        waiting, delta, content = found
+        waiting, end = found.waiting, fate(result, code)
         changes: dict[str, bytes | None] = {_UPDATE: None}
-        if delta.size:
-            sent = self._table.gather(unpack_groups(decode_update(content, 2**40), self._table), Role.WEIGHT)
+        update = decode_update(found.content, 2**40)
+        if found.delta.size:
+            sent = unpack_groups(update, self._table, control=bool(found.control.size))
             before = fresh(self._residual(), waiting.version)
-            now = after(before, delta, sent, waiting.version, fate(result, code))
+            now = after(before, found.delta, self._table.gather(sent, Role.WEIGHT), waiting.version, end)
             changes[_RESIDUAL] = None if now is None else self._written(now)
+        if found.control.size and end is Fate.COMMIT and (change := unpack_control(update)) is not None:
+            kept = _KeptControl(belongs=self.belongs, version=waiting.version, round_number=waiting.round_number)
+            pair = vector_bytes(found.control) + vector_bytes(np.add(found.control, change))
+            changes[_CONTROL] = kept.model_dump_json().encode() + b"\n" + pair
         self._store.put_all(changes)
 
-    def _update(self) -> tuple[Waiting, Vector, bytes] | None:
+    def _update(self) -> _UnderWay | None:
         raw = self._store.get(_UPDATE)
         if raw is None:
             return None
@@ -105,10 +140,25 @@ class Outbox:
         except ValidationError:  # of another release: it is forgotten
             return None
         end = 4 * waiting.elements
-        content = rest[end:]
+        start = end + 4 * waiting.control_elements
+        content = rest[start:]
         if waiting.belongs != self.belongs or transfer_id(content) != waiting.transfer:
             return None
-        return waiting, vector_from_bytes(rest[:end], waiting.elements), content
+        delta = vector_from_bytes(rest[:end], waiting.elements)
+        return _UnderWay(waiting, delta, vector_from_bytes(rest[end:start], waiting.control_elements), content)
+
+    def _control(self) -> OwnControl | None:
+        raw = self._store.get(_CONTROL)
+        if raw is None:
+            return None
+        head, _, rest = raw.partition(b"\n")
+        elements = self._table.elements(Role.WEIGHT)
+        try:
+            kept = _KeptControl.model_validate_json(head)
+            before, after = np.split(vector_from_bytes(rest, 2 * elements), 2)
+        except ValueError:
+            return None
+        return OwnControl(before, after, kept.version, kept.round_number) if kept.belongs == self.belongs else None
 
     def _residual(self) -> Residual | None:
         raw = self._store.get(_RESIDUAL)

@@ -405,7 +405,7 @@ class Participation:
     def _holds(self, manifest: VersionManifest) -> bool:
         """Whether these very bytes are here: a number alone may be claimed by others."""
         known = self.held.get(manifest.version)
-        return known is not None and known.sha256 == manifest.sha256
+        return known is not None and (known.sha256, known.control) == (manifest.sha256, manifest.control)
 
     def _is_fresh(self, manifest: VersionManifest) -> bool:
         if self.plan is None or manifest.generation != self.plan.generation or manifest.epoch < self._epoch:
@@ -542,6 +542,6 @@ class Participation:
         return tuple(want for want, manifest in sources if manifest is not None and manifest.id in stalled)
 
 
-def _meaning(plan: Plan) -> tuple[str, str]:
+def _meaning(plan: Plan) -> tuple[str, str, bool]:
     """What can't change within a generation."""
-    return plan.contract_hash, plan.template.sha256
+    return plan.contract_hash, plan.template.sha256, plan.control

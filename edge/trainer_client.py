@@ -20,7 +20,15 @@ from typing import Any
 import numpy as np
 
 from edge.config import TrainerConfig
-from edge.trainer_protocol import EXIT_NOT_INSTALLED, HEAD_BYTES, FrameError, decode_body, encode_frame, frame_length
+from edge.trainer_protocol import (
+    EXIT_NOT_INSTALLED,
+    HEAD_BYTES,
+    TAKES_CORRECTION,
+    FrameError,
+    decode_body,
+    encode_frame,
+    frame_length,
+)
 from uns_topics.codes import Reason
 from uns_topics.plan import Training
 from uns_topics.tensors import Vector, vector_bytes
@@ -73,6 +81,7 @@ class TrainerProcess:
         self._timeout_s = timeout_s
         self._factories = factories
         self._process: asyncio.subprocess.Process | None = None
+        self._takes: tuple[object, ...] | None = None
 
     @property
     def is_running(self) -> bool:
@@ -81,7 +90,18 @@ class TrainerProcess:
 
     async def hello(self) -> str:
         """Start it where it isn't running; its version. Raises: TrainerError."""
-        return str((await self._ask({"op": "hello"})).get("version", ""))
+        answer = await self._ask({"op": "hello"})
+        takes = answer.get("takes")
+        self._takes = tuple(takes) if isinstance(takes, list) else ()
+        return str(answer.get("version", ""))
+
+    async def require_correction(self) -> None:
+        """Raises: TrainerError: it doesn't say in its `hello` that it corrects steps."""
+        if self._takes is None:
+            await self.hello()
+        if TAKES_CORRECTION not in (self._takes or ()):
+            detail = "the plan's strategy corrects each step, and this trainer doesn't say that it takes a correction"
+            raise TrainerError(Reason.TRAINER_WITHOUT_CORRECTION, detail)
 
     async def template(self, skeleton: bytes) -> None:
         """Name the template to train. Raises: TrainerError."""
@@ -95,9 +115,25 @@ class TrainerProcess:
         """Fresh parameters. Raises: TrainerError."""
         return _vector((await self._ask({"op": "initial", "seed": seed}))["vector"])
 
-    async def train(self, base: Vector, settings: Training, *, class_weights: tuple[float, ...], seed: int) -> Trained:
-        """Train from a global version. Raises: TrainerError, also where it diverged."""
-        answer = await self._ask(_order("train", base, settings, class_weights, seed))
+    async def train(
+        self,
+        base: Vector,
+        settings: Training,
+        *,
+        class_weights: tuple[float, ...],
+        seed: int,
+        correction: Vector | None = None,
+    ) -> Trained:
+        """Train from a global version.
+
+        Args: correction: shape (elements of role weight,), added to each step's gradient.
+        Raises: TrainerError, also where it diverged, or doesn't take a correction.
+        """
+        order = _order("train", base, settings, class_weights, seed)
+        if correction is not None:
+            await self.require_correction()
+            order["correction"] = vector_bytes(correction)
+        answer = await self._ask(order)
         return Trained(
             delta=_vector(answer["delta"]),
             num_steps=int(answer["num_steps"]),

@@ -24,11 +24,16 @@ class TrainerDesk:
         self._lock = asyncio.Lock()
         self._knows: tuple[str, Dataset] | None = None
 
-    async def reason(self) -> tuple[Reason, str] | None:
-        """Why training is not possible now, also in words; None where it is. Starts the trainer if it isn't there."""
+    async def reason(self, *, corrects: bool = False) -> tuple[Reason, str] | None:
+        """Why training is not possible now, also in words; None where it is. Starts the trainer if it isn't there.
+
+        Args: corrects: whether it has to correct each step.
+        """
         try:
             async with self._lock:
                 await self._trainer.hello()
+                if corrects:
+                    await self._trainer.require_correction()
         except TrainerError as error:
             return error.reason, str(error)
         return None

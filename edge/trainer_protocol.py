@@ -1,12 +1,18 @@
 """The pipe protocol between an edge and its trainer: a length, then a msgpack map; one answer per request.
 
-    hello {}                                    -> {version}
+    hello {}                                    -> {version, takes}
     template {skeleton, factories}              -> {}
     dataset {path}                              -> {}                 a file that `edge.dataset` wrote
     initial {seed}                              -> {vector}           fresh parameters of the template's network
-    train {base, settings, class_weights, seed} -> {delta, local, num_steps, num_examples, loss}
+    train {base, settings, class_weights, seed, correction}
+                                                -> {delta, local, num_steps, num_examples, loss}
     train_local {base, settings, ...}           -> {vector, num_steps, select_loss}
     anything                                    -> {error, detail}    `error` is a reason code
+
+`takes` lists what else a trainer understands; left out, nothing. `correction` (SCAFFOLD) stands in a request only where
+the plan has control variates, and is asked only of a trainer that takes "correction": float32, the elements of role
+`weight` in table order, added to each step's gradient as it is, after any clipping. Where the plan has them and the
+trainer doesn't take it, the participant says `trainer-without-correction` and takes no part in rounds.
 
 `base` of `train` holds the plant's own values of the tensors of role `local`; `local` are these as training left
 them, where it moved them. `delta` is zero there. `train_local` goes on from its own last call; `base` counts at its
@@ -21,6 +27,8 @@ from typing import Any, BinaryIO
 import msgpack
 
 MAX_FRAME_BYTES = 2**31
+TAKES_CORRECTION = "correction"
+"""What a trainer's hello lists where it corrects each step."""
 EXIT_NOT_INSTALLED = 69
 """Exit code of a trainer whose libraries are missing (EX_UNAVAILABLE of sysexits.h)."""
 _LENGTH = struct.Struct(">I")

@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 
+from edge.control import Controls
 from edge.dataset import Part
 from edge.model_check import check_in_child
 from edge.models import Model, ModelRefused, ModelStore, OwnModel, open_own, open_version
@@ -31,6 +32,7 @@ from edge.trainer_desk import TrainerDesk
 from edge.variants import Served, Serving
 from uns_topics.codes import Code, Reason
 from uns_topics.contract import Contract
+from uns_topics.controls import split_full
 from uns_topics.encodings import EncodingError, encoding
 from uns_topics.plan import Plan
 from uns_topics.presence import Variant
@@ -38,7 +40,7 @@ from uns_topics.reports import Evaluation, ModelName, PartScores, Statistics
 from uns_topics.rounds import RoundAnnouncement, VersionManifest
 from uns_topics.steps import take_step
 from uns_topics.template import Template, TemplateError, read_template
-from uns_topics.tensors import Role, vector_from_bytes
+from uns_topics.tensors import Role
 from uns_topics.transfers import transfer_id
 from uns_topics.update import UpdateHeader, pack_groups, pack_update
 
@@ -100,9 +102,9 @@ class Workshop:
         self._desk = TrainerDesk(trainer, self._scoring, folder) if trainer is not None else None
         self._plan: Plan | None = None
         self._template: Template | None = None
-        self._open: dict[str, Model] = {}
-        """By the hash of its vector: a number alone may be claimed twice."""
-        self._fitted: dict[str, Model] = {}
+        self._open: dict[tuple[int, str], Model] = {}
+        """By number and hash of the vector: a number alone may be claimed twice, and a vector come with another c."""
+        self._fitted: dict[tuple[int, str], Model] = {}
         """The same with this plant's own tensors in them: what runs here."""
         self._snapshot: Snapshot | None = None
         self._snapshot_of: object = None
@@ -170,8 +172,8 @@ class Workshop:
 
         Args: content: its vector, or the step from `parent`.
         """
-        template, own = self._template, self._own
-        if template is None or own is None:
+        template, own, plan = self._template, self._own, self._plan
+        if template is None or own is None or plan is None:
             return "its template is not here"
         try:
             start = self.model(parent).vector if parent is not None else None
@@ -181,38 +183,41 @@ class Workshop:
         def work() -> tuple[Model, Model]:
             try:
                 if start is None:
-                    vector = vector_from_bytes(content, template.table.size)
+                    vector, control = split_full(content, template.table, control=plan.control)
                 else:
-                    vector = take_step(start, content, template.table)
+                    vector, control = take_step(start, content, template.table, control=plan.control)
             except ValueError as error:
                 raise ModelRefused(str(error)) from error
-            model = open_version(template, vector, manifest)
+            model = open_version(template, vector, manifest, control)
             return model, own.fit(model)
 
         try:
             model, fitted = await on(self._scoring, work)
         except ModelRefused as error:
             return str(error)
-        self._open[manifest.sha256], self._fitted[manifest.sha256] = model, fitted
+        key = (manifest.version, manifest.sha256)
+        self._open[key], self._fitted[key] = model, fitted
         return None
 
     async def _fit_again(self) -> None:
         """This plant's own tensors have changed."""
         own, opened = self._own, dict(self._open)
         if own is not None:
-            fitted = await on(self._scoring, lambda: {sha256: own.fit(model) for sha256, model in opened.items()})
-            self._fitted.update({sha256: model for sha256, model in fitted.items() if sha256 in self._open})
+            fitted = await on(self._scoring, lambda: {key: own.fit(model) for key, model in opened.items()})
+            self._fitted.update({key: model for key, model in fitted.items() if key in self._open})
 
     async def keep(self, manifest: VersionManifest, held: Mapping[int, VersionManifest]) -> None:
         """Keep a verified version on disk, and of all others only those that are held."""
         model = self.model(manifest)
-        hashes = {manifest.sha256, *(known.sha256 for known in held.values())}
-        self._open = {sha256: known for sha256, known in self._open.items() if sha256 in hashes}
-        self._fitted = {sha256: known for sha256, known in self._fitted.items() if sha256 in hashes}
+        kept = {(known.version, known.sha256) for known in (manifest, *held.values())}
+        self._open = {key: known for key, known in self._open.items() if key in kept}
+        self._fitted = {key: known for key, known in self._fitted.items() if key in kept}
         try:
             await on(
                 self._scoring,
-                lambda: self._models.save(manifest, model.vector, model.template.sha256, frozenset(held)),
+                lambda: self._models.save(
+                    manifest, model.vector, model.template.sha256, frozenset(held), model.control
+                ),
             )
         except OSError as error:
             log.error("version %d can't be kept on disk: %s", manifest.version, error)  # noqa: TRY400
@@ -224,11 +229,11 @@ class Workshop:
     def fitted(self, manifest: VersionManifest) -> Model:
         """A verified version with this plant's own tensors in it: what runs and is scored here. Raises: ModelGone."""
         self.model(manifest)
-        return self._fitted[manifest.sha256]
+        return self._fitted[manifest.version, manifest.sha256]
 
     def _model(self, version: int, sha256: str) -> Model:
         try:
-            return self._open[sha256]
+            return self._open[version, sha256]
         except KeyError:
             raise ModelGone(f"version {version} is no longer here: a newer one took its place") from None
 
@@ -251,14 +256,16 @@ class Workshop:
         for version in self._models.served():
             try:
                 manifest, vector, template_sha256 = self._models.load(version)
-                model = open_version(self._models.template(template_sha256), vector, manifest)
+                control = self._models.control(manifest)
+                model = open_version(self._models.template(template_sha256), vector, manifest, control)
             except ModelRefused as error:
                 log.warning("%s", error)
                 continue
             self._use(model.template)
             assert self._own is not None
             fitted = self._own.fit(model)
-            self._open[manifest.sha256], self._fitted[manifest.sha256] = model, fitted
+            key = (manifest.version, manifest.sha256)
+            self._open[key], self._fitted[key] = model, fitted
             served = self._restored_own(model.template, version) or Served(fitted, version, Variant.LAST_GOOD)
             self._serving.restore(served)
             return manifest, served
@@ -310,7 +317,7 @@ class Workshop:
         """Why training is not possible now; None where it is. Starts the trainer where it isn't running."""
         if self._desk is None:
             return Reason.NO_TRAINER
-        problem = await self._desk.reason()
+        problem = await self._desk.reason(corrects=self._plan is not None and self._plan.control)
         if problem is None:
             return None
         log.warning("the trainer can't be used: %s", problem[1])
@@ -321,15 +328,20 @@ class Workshop:
         assert self._desk is not None
         started = time.monotonic()
         client, model = announcement.client, self._model(announcement.base, announcement.base_sha256)
-        template, own = model.template, self._own
+        own = self._own
         assert own is not None  # it came with the template
         base = own.start(model.vector)
         self._class_weights = client.class_weights
         snapshot = await self._freeze(announcement.round_number)
+        controls = await self._controls(model, announcement.base)
         try:
-            async with self._desk.using(template, snapshot.dataset) as trainer:
+            async with self._desk.using(model.template, snapshot.dataset) as trainer:
                 trained = await trainer.train(
-                    base, client.training, class_weights=client.class_weights, seed=announcement.seed
+                    base,
+                    client.training,
+                    class_weights=client.class_weights,
+                    seed=announcement.seed,
+                    correction=controls.correction if controls is not None else None,
                 )
             await own.take(trained, base)
         except TrainerError as error:
@@ -337,29 +349,44 @@ class Workshop:
             return error.reason
         await self._fit_again()
         try:
-            made = await self._pack(announcement, template, trained, started)
+            made = await self._pack(announcement, model, trained, controls, started)
             return replace(made, matured=snapshot.matured)
         except EncodingError as error:  # a delta that the encoding can't carry
             log.warning("round %d is skipped: %s", announcement.round_number, error)
             return Reason.TRAINING_DIVERGED
 
     async def _pack(
-        self, announcement: RoundAnnouncement, template: Template, trained: Trained, started: float
+        self,
+        announcement: RoundAnnouncement,
+        model: Model,
+        trained: Trained,
+        controls: Controls | None,
+        started: float,
     ) -> TrainedUpdate:
-        """Add the residual, encode, and keep the update on disk until its receipt. Raises: EncodingError."""
-        table, name, outbox = template.table, announcement.client.encoding, self._outbox()
+        """Add the residual, encode, and keep the update on disk until its receipt.
+
+        Args: controls: what it was trained with, where the plan has control variates.
+        Raises: EncodingError.
+        """
+        table, name, outbox = model.template.table, announcement.client.encoding, self._outbox()
         has_residual = encoding(name).feedback
         plan = self._plan
         assert plan is not None
         residual = await on(self._store_thread, lambda: outbox.residual(announcement.base))
         weights = table.gather(trained.delta, Role.WEIGHT) if has_residual else np.empty(0, np.float32)
 
+        now = await self._controls(model, announcement.base)  # a receipt may have come while it trained
+
         def pack() -> bytes:
             delta = trained.delta
+            moved = None
+            if controls is not None and now is not None:
+                step, rate = table.gather(delta, Role.WEIGHT), announcement.client.training.learning_rate
+                moved = controls.change(now.own, step, trained.num_steps, rate)
             if has_residual:
                 delta = delta.copy()
                 table.scatter(delta, Role.WEIGHT, due(residual, weights))
-            groups, body = pack_groups(delta, table, name)
+            groups, body = pack_groups(delta, table, name, moved)
             header = UpdateHeader(
                 federation=plan.contract.federation,
                 participant=self._participant,
@@ -395,9 +422,20 @@ class Workshop:
             num_steps=made.num_steps,
             seconds=made.seconds,
             elements=weights.size,
+            control_elements=now.own.size if now is not None else 0,
         )
-        await on(self._store_thread, lambda: outbox.send(waiting, weights, content))
+        counted = now.own if now is not None else None
+        await on(self._store_thread, lambda: outbox.send(waiting, weights, content, counted))
         return made
+
+    async def _controls(self, model: Model, version: int) -> Controls | None:
+        """What a round from this version is trained with; None where the plan has no control variates."""
+        server = model.control
+        if server is None:
+            return None
+        outbox = self._outbox()
+        own = await on(self._store_thread, lambda: outbox.control(version, model.lineage))
+        return Controls(server, own)
 
     def _outbox(self) -> Outbox:
         plan = self._plan
@@ -460,7 +498,7 @@ class Workshop:
     async def review(self, manifest: VersionManifest, *, final: bool) -> Review:
         """A current version beside this plant's own models and the baselines: what is published, and what is to run."""
         snapshot, own = self._snapshot, self._own
-        if manifest.sha256 not in self._open:
+        if (manifest.version, manifest.sha256) not in self._open:
             return Review(None, None)
         current = Served(self.fitted(manifest), manifest.version, Variant.GLOBAL)
         if snapshot is None or own is None:

@@ -48,6 +48,7 @@ class Reason(StrEnum):
     DATA_QUALITY = "data-quality"
     NO_TRAINER = "no-trainer"
     TRAINER_FAILED = "trainer-failed"
+    TRAINER_WITHOUT_CORRECTION = "trainer-without-correction"
     TRAINER_OUT_OF_MEMORY = "trainer-out-of-memory"
     TRAINING_DIVERGED = "training-diverged"
     NO_MODEL = "no-model"

@@ -84,6 +84,7 @@ class Plan(Value):
     strategy: Strategy
     training: Training
     encodings: tuple[str, ...] = Field(min_length=1, max_length=16)
+    control: bool = Field(default=False, description="versions and updates carry control variates")
     privacy: Literal["none"] = "none"
     tolerances: Tolerances
     chunk_bytes: int = Field(default=DEFAULT_CHUNK_BYTES, ge=MIN_CHUNK_BYTES, le=2**30)

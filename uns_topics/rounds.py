@@ -47,12 +47,14 @@ class VersionManifest(Value):
     lineage: Lineage
     full: TransferManifest
     delta: TransferManifest | None = None
+    control: Sha256 | None = Field(default=None, description="of the control variate that follows the vector in `full`")
     golden: tuple[float, ...] = Field(min_length=1, max_length=4096)
     final: bool = Field(default=False, description="the plan's last round is done: publish the final figures")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.full.kind, self.full.sha256, self.full.version) != ("model", self.sha256, self.version):
+        whole = self.sha256 if self.control is None else self.full.sha256  # with a control it covers more
+        if (self.full.kind, self.full.sha256, self.full.version) != ("model", whole, self.version):
             raise ValueError("full is a transfer of another version, or of something else")
         if self.delta is not None and (self.delta.kind, self.delta.version) != ("delta", self.version):
             raise ValueError("delta is a transfer of another version, or of something else")

@@ -2,7 +2,7 @@
 
 The aggregator takes the sum too, and keeps what the encoding left out for its next step: who adds the step to the
 parent and who fetches the whole vector hold the same bits. Buffers travel as values in float32, since a sum may round
-a variance below zero.
+a variance below zero, and so does the control variate of a version that has one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from uns_topics.compression import CompressionError, compress, decompress
 from uns_topics.encodings import EncodingError, encoding
 from uns_topics.envelope import describe
 from uns_topics.model import Sha256, Value, Version
-from uns_topics.tensors import Role, TensorTable, Vector, vector_sha256
+from uns_topics.tensors import Role, TensorTable, Vector, vector_bytes, vector_from_bytes, vector_sha256
 
 STEP_VERSION: Literal[1] = 1
 _MAX_HEAD_BYTES = 1024
@@ -28,7 +28,7 @@ class StepError(ValueError):
 
 
 class StepHeader(Value):
-    """The first line of a step, as JSON; what follows is weights, then buffers."""
+    """The first line of a step, as JSON; what follows is weights, then buffers, then the control variate."""
 
     v: Literal[1] = STEP_VERSION
     version: Version
@@ -37,6 +37,8 @@ class StepHeader(Value):
     compression: Literal["none", "zstd"]
     weight_bytes: int = Field(ge=0, le=2**40)
     """Before compression."""
+    control_bytes: int = Field(default=0, ge=0, le=2**40)
+    """Before compression; 0 where the plan has no control variates."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,20 @@ class Step:
 
 
 def make_step(
-    version: int, parent: Vector, target: Vector, residual: Vector | None, table: TensorTable, name: str
+    version: int,
+    parent: Vector,
+    target: Vector,
+    residual: Vector | None,
+    table: TensorTable,
+    name: str,
+    control: Vector | None = None,
 ) -> Step:
     """The step that brings holders of the parent near the target.
 
     Args:
         target: what the round made; residual: what the step to the parent left out.
         name: of the encoding.
+        control: the new version's control variate, shape (elements of role weight,), where the plan has one.
 
     Raises: EncodingError: a step that the encoding can't carry.
     """
@@ -71,7 +80,8 @@ def make_step(
     sent = way.decode(raw, due.size)
     vector = target.copy()
     table.scatter(vector, Role.WEIGHT, np.add(before, sent))
-    body = raw + table.gather(target, Role.BUFFER).astype("<f4").tobytes()
+    beside = vector_bytes(control) if control is not None else b""
+    body = raw + vector_bytes(table.gather(target, Role.BUFFER)) + beside
     small = compress(body)
     is_small = len(small) < len(body)
     header = StepHeader(
@@ -80,6 +90,7 @@ def make_step(
         encoding=name,
         compression="zstd" if is_small else "none",
         weight_bytes=len(raw),
+        control_bytes=len(beside),
     )
     content = header.model_dump_json().encode() + b"\n" + (small if is_small else body)
     return Step(content, vector, np.subtract(due, sent))
@@ -96,9 +107,13 @@ def read_header(content: bytes) -> StepHeader:
         raise StepError(describe(error)) from None
 
 
-def take_step(parent: Vector, content: bytes, table: TensorTable) -> Vector:
-    """The version that a step leads to; its hash is still to be compared with the manifest's.
+def take_step(
+    parent: Vector, content: bytes, table: TensorTable, *, control: bool = False
+) -> tuple[Vector, Vector | None]:
+    """The version that a step leads to; its hashes are still to be compared with the manifest's.
 
+    Args: control: whether the plan has control variates.
+    Returns: its vector, and its control variate where the plan has them.
     Raises: StepError.
     """
     header = read_header(content)
@@ -110,14 +125,18 @@ def take_step(parent: Vector, content: bytes, table: TensorTable) -> Vector:
             raise StepError(f"{header.weight_bytes} bytes of {header.encoding} for {elements} elements")
         if header.parent_sha256 != vector_sha256(parent):
             raise StepError("the step is from another parent than the one that is here")
-        size = header.weight_bytes + buffers
+        if header.control_bytes != (due := 4 * elements if control else 0):
+            raise StepError(f"{header.control_bytes} bytes of a control variate where the plan takes {due}")
+        size = header.weight_bytes + buffers + header.control_bytes
         body = decompress(sent, size) if header.compression == "zstd" else sent
         if len(body) != size:
             raise StepError(f"a step of {len(body)} bytes where {size} are due")
         weights = way.decode(body[: header.weight_bytes], elements)
-    except (EncodingError, CompressionError) as error:
+        beside = vector_from_bytes(body[size - header.control_bytes :], elements) if control else None
+    except (EncodingError, CompressionError, ValueError) as error:
         raise StepError(str(error)) from None
     vector = parent.copy()
     table.scatter(vector, Role.WEIGHT, np.add(table.gather(parent, Role.WEIGHT), weights))
-    table.scatter(vector, Role.BUFFER, np.frombuffer(body, "<f4", offset=header.weight_bytes).astype(np.float32))
-    return vector
+    values = np.frombuffer(body, "<f4", buffers // 4, header.weight_bytes) if buffers else np.empty(0, np.float32)
+    table.scatter(vector, Role.BUFFER, values.astype(np.float32))
+    return vector, beside

@@ -26,6 +26,7 @@ _ALIGNMENT = 64
 _FIXARRAY_3 = 0x93
 _BIN32 = 0xC6
 _PLAIN = frozenset({"f32", "f16"})
+_ROLES = {"delta": Role.WEIGHT, "buffer": Role.BUFFER, "control": Role.WEIGHT}
 
 
 Metric = Literal["loss"]
@@ -37,7 +38,10 @@ Compression = Literal["none", "zstd"]
 
 
 class TensorGroup(Value):
-    """A run of the body: all tensors of one role in table order, in one encoding."""
+    """A run of the body: all tensors of one role in table order, in one encoding.
+
+    `control` is the change of the participant's control variate (SCAFFOLD): as many elements as `delta`, always f32.
+    """
 
     name: Literal["delta", "buffer", "control"]
     encoding: str = Field(max_length=32)
@@ -152,14 +156,20 @@ def is_canonical(raw: bytes, update: Update) -> bool:
     return encode_update(update.header, bytes(update.sent)) == raw
 
 
-def pack_groups(delta: Vector, table: TensorTable, weight_encoding: str) -> tuple[tuple[TensorGroup, ...], bytes]:
+def pack_groups(
+    delta: Vector, table: TensorTable, weight_encoding: str, control: Vector | None = None
+) -> tuple[tuple[TensorGroup, ...], bytes]:
     """Encode a delta in vector order: weights in the given encoding, buffers as f32; frozen and local never leave.
 
+    Args: control: shape (elements of role weight,), where the plan has control variates.
     Raises: EncodingError: unknown encoding, or a value that it can't carry.
     """
     groups, parts = [], []
-    for name, role, chosen in (("delta", Role.WEIGHT, weight_encoding), ("buffer", Role.BUFFER, "f32")):
-        values = table.gather(delta, role)
+    for name, values, chosen in (
+        ("delta", table.gather(delta, Role.WEIGHT), weight_encoding),
+        ("buffer", table.gather(delta, Role.BUFFER), "f32"),
+        ("control", np.empty(0, np.float32) if control is None else control, "f32"),
+    ):
         if name == "delta" or values.size:
             raw = encoding(chosen).encode(values)
             groups.append(TensorGroup(name=name, encoding=chosen, elements=values.size, bytes=len(raw)))  # type: ignore[arg-type]
@@ -167,29 +177,49 @@ def pack_groups(delta: Vector, table: TensorTable, weight_encoding: str) -> tupl
     return tuple(groups), b"".join(parts)
 
 
-def unpack_groups(update: Update, table: TensorTable) -> Vector:
+def unpack_groups(update: Update, table: TensorTable, *, control: bool = False) -> Vector:
     """Decode an update into a delta in vector order; frozen and local elements are zero.
 
+    Args: control: whether the plan has control variates, so that there must be such a group; `unpack_control` reads it.
     Returns: shape (table.size,), float32.
     Raises: EncodingError: unknown encoding or wrong length. ValueError: a group doesn't fit the table.
     """
     delta = np.zeros(table.size, np.float32)
     start = 0
     for group in update.header.groups:
-        role = {"delta": Role.WEIGHT, "buffer": Role.BUFFER}.get(group.name)
-        if role is None or group.elements != table.elements(role):
+        role = _ROLES[group.name]
+        if group.elements != table.elements(role) or (group.name == "control" and not control):
             raise ValueError(f"group {group.name} of {group.elements} elements doesn't fit the table")
-        if role is Role.BUFFER and group.encoding != "f32":
-            raise EncodingError(f"buffers travel as f32, not {group.encoding}")
+        if group.name != "delta" and group.encoding != "f32":
+            raise EncodingError(f"group {group.name} travels as f32, not {group.encoding}")
         values = encoding(group.encoding).decode(update.body[start : start + group.bytes], group.elements)
-        table.scatter(delta, role, values)
+        if group.name != "control":
+            table.scatter(delta, role, values)
         start += group.bytes
-    if table.elements(Role.BUFFER) and "buffer" not in {g.name for g in update.header.groups}:
+    names = {g.name for g in update.header.groups}
+    if table.elements(Role.BUFFER) and "buffer" not in names:
         raise ValueError("the table has buffers and the update has none")
+    if control and "control" not in names:
+        raise ValueError("the plan has control variates and the update has none")
     return delta
 
 
-def max_update_bytes(table: TensorTable, encodings: tuple[str, ...]) -> int:
+def unpack_control(update: Update) -> Vector | None:
+    """Group `control` of an update that `unpack_groups` took; None where it has none.
+
+    Returns: shape (elements of role weight,), float32; not checked for NaN.
+    """
+    start = 0
+    for group in update.header.groups:
+        if group.name == "control":
+            return encoding("f32").decode(update.body[start : start + group.bytes], group.elements)
+        start += group.bytes
+    return None
+
+
+def max_update_bytes(table: TensorTable, encodings: tuple[str, ...], *, control: bool = False) -> int:
     """The most bytes that an update can take under a plan: what is allowed to be received."""
-    weights = max(encoding(name).max_bytes(table.elements(Role.WEIGHT)) for name in encodings)
-    return MAX_HEADER_BYTES + 2 * _ALIGNMENT + weights + 4 * table.elements(Role.BUFFER)
+    elements = table.elements(Role.WEIGHT)
+    weights = max(encoding(name).max_bytes(elements) for name in encodings)
+    plain = 4 * (table.elements(Role.BUFFER) + (elements if control else 0))
+    return MAX_HEADER_BYTES + 2 * _ALIGNMENT + weights + plain

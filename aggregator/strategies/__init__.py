@@ -46,6 +46,7 @@ class Entry:
     Attributes:
         training: what it makes of the plan's local training. Raises: ValueError.
         buffer: K of its asynchronous rounds; None where rounds have a barrier.
+        control: its state `control` goes down with each version, and updates carry group `control`.
         refused: why no plan may name it yet; None where one may.
     """
 
@@ -53,6 +54,7 @@ class Entry:
     options: type[FileValue]
     training: Callable[[Any, Training], Training] = _unchanged
     buffer: Callable[[Any], int] | None = None
+    control: bool = False
     refused: str | None = None
 
 
@@ -76,6 +78,7 @@ STRATEGIES: Mapping[str, Entry] = {
     "scaffold": Entry(
         Scaffold,
         ScaffoldOptions,
+        control=True,
         refused="its control variates must travel both ways and correct each local step, and no edge does that",
     ),
     "trimmed-mean": Entry(TrimmedMean, TrimmedMeanOptions),
@@ -129,6 +132,11 @@ def _asynchronous_problems(name: str, buffer: int, tolerances: Tolerances) -> li
     return found
 
 
+def carries_control(choice: StrategyChoice) -> bool:
+    """Whether versions and updates carry control variates. Raises: StrategyError."""
+    return _checked(choice)[0].control
+
+
 def local_training(choice: StrategyChoice, training: Training) -> Training:
     """The plan's local training with what the strategy asks of it. Raises: StrategyError."""
     entry, options = _checked(choice)
@@ -153,4 +161,13 @@ def _checked(choice: StrategyChoice) -> tuple[Entry, FileValue]:
         raise StrategyError(f"strategy {choice.name}: {describe(error)}") from None
 
 
-__all__ = ["STRATEGIES", "StrategyError", "buffer_of", "local_training", "make_strategy", "strategy_problems", "usable"]
+__all__ = [
+    "STRATEGIES",
+    "StrategyError",
+    "buffer_of",
+    "carries_control",
+    "local_training",
+    "make_strategy",
+    "strategy_problems",
+    "usable",
+]

@@ -27,6 +27,10 @@ class Step:
     diagnostics: Mapping[str, float] = field(default_factory=dict)
 
 
+CONTROL = "control"
+"""Name in a state of the control variate that goes down with each version, where `Plan.control` says so."""
+
+
 class Strategy(Protocol):
     """Combines the `weight` deltas of a round (delta = local - global)."""
 

@@ -3,7 +3,8 @@
 x <- x + eta_g * 1 / |S| * sum_{k in S} delta^k
 c <- c + |S| / N * 1 / |S| * sum_{k in S} delta_c^k        with delta_c^k = c_k^+ - c_k from update group `control`
 
-Participants correct each local step by c - c_k, so c must travel down with the model and c_k be kept in the plant.
+Participants correct each local step by c - c_k: c goes down with each version, c_k is kept in the plant, and
+`edge/control.py` is their part. Option II, which makes c_k^+ of the delta, takes plain SGD.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from aggregator.fold import FoldError, add_scaled, require, weighted_mean
-from aggregator.strategies.base import Step, StrategyState
+from aggregator.strategies.base import CONTROL, Step, StrategyState
 from aggregator.updates import UpdateSet
 from uns_topics.model import FileValue
 from uns_topics.sums import l2_norm
@@ -43,7 +44,7 @@ class Scaffold:
 
     def init(self, size: int) -> StrategyState:
         """c = 0, as each c_k."""
-        return {"control": np.zeros(size, np.float32)}
+        return {CONTROL: np.zeros(size, np.float32)}
 
     def apply(self, state: StrategyState, updates: UpdateSet, table: TensorTable) -> Step:
         """One round. Raises: EmptyCohort, NoControl."""
@@ -58,5 +59,5 @@ class Scaffold:
         control = weighted_mean(controls, uniform)
         sampled = min(1.0, len(updates) / self._options.population)  # |S| / N
         np.multiply(control, np.float32(sampled), out=control)
-        add_scaled(control, state["control"], 1.0)
-        return Step({"control": control}, step, {"step_norm": l2_norm(step), "control_norm": l2_norm(control)})
+        add_scaled(control, state[CONTROL], 1.0)
+        return Step({CONTROL: control}, step, {"step_norm": l2_norm(step), "control_norm": l2_norm(control)})

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from broker_bridge.bridge.custody import Mirrored, mirror_name
 from broker_bridge.downloads import Downloads, Fetched, Subscribe, Unsubscribe
+from uns_topics.controls import full_bytes
 from uns_topics.model import Value
 from uns_topics.plan import Plan
 from uns_topics.presence import Want
@@ -201,7 +202,8 @@ class Downward:
 
     def _fits(self, version: VersionManifest) -> bool:
         """Whether a model is as large as the plan's tensors: nothing larger is fetched or stored."""
-        return self._plan is None or version.full.bytes == 4 * self._plan.template.table.size
+        plan = self._plan
+        return plan is None or version.full.bytes == full_bytes(plan.template.table, control=plan.control)
 
     def _due(self, *, with_all: bool = False) -> list[TransferManifest]:
         """What should be on the plant's broker: the skeleton, deltas, and full models that are wanted."""

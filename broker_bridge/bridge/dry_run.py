@@ -128,7 +128,7 @@ class DryRun:
             self._count(self._stays(key, "update", refusal.why), size)
             return
         inbox = self._inboxes.setdefault(key, Inbox(0))
-        inbox.max_bytes = max_update_bytes(plan.template.table, plan.encodings)
+        inbox.max_bytes = max_update_bytes(plan.template.table, plan.encodings, control=plan.control)
         inbox.on_manifest(key[1], manifest, now)
         self._transfers[*key, manifest.id] = _Transfer(manifest, Row("leaves", *key, "update", passed.line), size)
 

@@ -14,6 +14,7 @@ import numpy as np
 from broker_bridge.bridge.policy import EXPORTS, ExportPolicy
 from broker_bridge.bridge.text import has_text
 from uns_topics.codes import Code
+from uns_topics.controls import max_control_norm
 from uns_topics.encodings import EncodingError
 from uns_topics.envelope import Envelope, PayloadError, seal, split_signature
 from uns_topics.model import Value
@@ -25,7 +26,7 @@ from uns_topics.sums import l2_norm
 from uns_topics.tensors import Role
 from uns_topics.topics import FlTopic, Kind
 from uns_topics.transfers import TransferKind, TransferManifest
-from uns_topics.update import Update, decode_update, is_canonical, max_update_bytes, unpack_groups
+from uns_topics.update import Update, decode_update, is_canonical, max_update_bytes, unpack_control, unpack_groups
 
 _FLOATS = frozenset({"f32", "f16"})
 MAX_SUBNORMAL = 4
@@ -132,7 +133,7 @@ def judge_json(topic: FlTopic, payload: bytes, policy: ExportPolicy, plan: Plan 
 
 def judge_manifest(topic: FlTopic, manifest: TransferManifest, plan: Plan) -> Refusal | None:
     """What a manifest alone tells: enough to refuse a transfer before its bytes are taken."""
-    most = max_update_bytes(plan.template.table, plan.encodings)
+    most = max_update_bytes(plan.template.table, plan.encodings, control=plan.control)
     if manifest.bytes > most:
         return Refusal(Why.OVERSIZED, f"{manifest.bytes} bytes where the plan's tensors take {most} at most")
     if manifest.id != topic.transfer:
@@ -145,7 +146,7 @@ def judge_manifest(topic: FlTopic, manifest: TransferManifest, plan: Plan) -> Re
 def judge_update(raw: bytes, participant: str, manifest: TransferManifest, plan: Plan) -> Refusal | None:
     """Judge the bytes of a whole update against the plan's tensor table; None where they may leave."""
     try:
-        update = decode_update(raw, max_update_bytes(plan.template.table, plan.encodings))
+        update = decode_update(raw, max_update_bytes(plan.template.table, plan.encodings, control=plan.control))
     except PayloadError as error:
         return Refusal(Why.CONTENT, str(error))
     header = update.header
@@ -168,10 +169,11 @@ def _judge_tensors(update: Update, plan: Plan) -> Refusal | None:
         if group.encoding not in (plan.encodings if group.name == "delta" else ("f32",)):
             return Refusal(Why.CONTENT, f"an encoding of {group.name} that the plan doesn't have")
     try:
-        delta = unpack_groups(update, table)
+        delta = unpack_groups(update, table, control=plan.control)
     except (EncodingError, ValueError) as error:
         return Refusal(Why.CONTENT, str(error))
-    if not np.isfinite(delta).all():
+    control = unpack_control(update)
+    if not (np.isfinite(delta).all() and (control is None or np.isfinite(control).all())):
         return Refusal(Why.NOT_FINITE, "NaN or infinity among the tensors")
     start = 0
     for group in update.header.groups:
@@ -179,9 +181,12 @@ def _judge_tensors(update: Update, plan: Plan) -> Refusal | None:
         if group.encoding in _FLOATS and (has_text(body) or (group.encoding == "f32" and _is_tiny(body))):
             return Refusal(Why.TEXT, f"what should be tensors of {group.name} reads as text")
         start += group.bytes
-    norm = l2_norm(table.gather(delta, Role.WEIGHT))
-    if norm > plan.tolerances.max_delta_norm:
-        return Refusal(Why.NORM, f"an L2 norm of {norm:.3g} where the plan allows {plan.tolerances.max_delta_norm:g}")
+    norms = [(l2_norm(table.gather(delta, Role.WEIGHT)), plan.tolerances.max_delta_norm)]
+    if control is not None:
+        norms.append((l2_norm(control), max_control_norm(plan.training, plan.tolerances)))
+    for norm, most in norms:
+        if norm > most:
+            return Refusal(Why.NORM, f"an L2 norm of {norm:.3g} where the plan allows {most:g}")
     return None
 
 

@@ -104,7 +104,7 @@ class Upward:
     def on_plan(self, plan: Plan) -> None:
         """The federation's plan, new or again: it says how large an update can be."""
         self._plan = plan
-        self._inbox.max_bytes = max_update_bytes(plan.template.table, plan.encodings)
+        self._inbox.max_bytes = max_update_bytes(plan.template.table, plan.encodings, control=plan.control)
 
     # From the plant -------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,10 +50,16 @@ def train(
     objective: Objective,
     settings: Training,
     rng: np.random.Generator,
+    correction: Mapping[str, Tensor] | None = None,
 ) -> float:
-    """Take `settings.steps` steps; returns the mean loss of the last quarter. Raises: Diverged."""
+    """Take `settings.steps` steps; returns the mean loss of the last quarter.
+
+    Args: correction: what is added to the gradients of parameters, by name and of their shapes.
+    Raises: Diverged.
+    """
     train_part = dataset.of(Part.TRAIN)
     anchor = [p.detach().clone() for p in model.parameters()] if settings.proximal_mu else []
+    corrected = [(p, correction[name]) for name, p in model.named_parameters() if correction and name in correction]
     losses = []
     model.train()
     for _ in range(settings.steps):
@@ -65,6 +72,8 @@ def train(
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for parameter, shift in corrected:  # SCAFFOLD: g - c_k + c; clipped with it, corrections would no longer cancel
+            parameter.grad = shift.clone() if parameter.grad is None else parameter.grad.add_(shift)
         optimizer.step()
         losses.append(loss.item())
         if not np.isfinite(losses[-1]):

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from edge.dataset import Dataset, Part
-from edge.trainer_protocol import EXIT_NOT_INSTALLED, encode_frame, read_frame
+from edge.trainer_protocol import EXIT_NOT_INSTALLED, TAKES_CORRECTION, encode_frame, read_frame
 
 try:
     import torch
@@ -37,7 +37,7 @@ from edge.training.vectors import read_vector, write_vector
 from uns_topics.codes import Reason
 from uns_topics.plan import Training
 from uns_topics.template import Template, read_template
-from uns_topics.tensors import Role, Vector, vector_bytes, vector_from_bytes
+from uns_topics.tensors import Role, TensorTable, Vector, vector_bytes, vector_from_bytes
 
 _PR_SET_PDEATHSIG = 1
 Message = dict[str, Any]
@@ -85,7 +85,7 @@ class Trainer:
             return {"error": code.value, "detail": detail[:500]}
 
     def _hello(self, _request: Message) -> Message:
-        return {"version": f"torch {torch.__version__}"}
+        return {"version": f"torch {torch.__version__}", "takes": [TAKES_CORRECTION]}
 
     def _set_template(self, request: Message) -> Message:
         template = read_template(request["skeleton"])
@@ -111,7 +111,9 @@ class Trainer:
         dataset, settings, objective, rng = self._order(request)
         base = vector_from_bytes(request["base"], template.table.size)
         write_vector(model, template.table, base)
-        loss = train(model, make_optimizer(model, settings), dataset, objective, settings, rng)
+        given = request.get("correction")
+        correction = _correction(given, template.table) if given is not None else None
+        loss = train(model, make_optimizer(model, settings), dataset, objective, settings, rng, correction)
         trained = _finite(read_vector(model, template.table))
         delta = trained - base
         for role in (Role.FROZEN, Role.LOCAL):
@@ -165,6 +167,13 @@ class Trainer:
         objective = Objective(template.contract, tuple(request["class_weights"]))
         settings = Training.model_validate(request["settings"])
         return dataset, settings, objective, np.random.default_rng(request["seed"])
+
+
+def _correction(raw: bytes, table: TensorTable) -> dict[str, torch.Tensor]:
+    whole = np.zeros(table.size, np.float32)
+    table.scatter(whole, Role.WEIGHT, vector_from_bytes(raw, table.elements(Role.WEIGHT)))
+    weights = (tensor for tensor in table.tensors if tensor.role is Role.WEIGHT)
+    return {tensor.name: torch.from_numpy(table.view(whole, tensor.name)) for tensor in weights}
 
 
 def _finite(vector: Vector) -> Vector:

@@ -161,6 +161,8 @@ def run_replay(arguments: argparse.Namespace) -> int:
     else:
         made_from = f"version {found.parent} and {len(found.participants)} updates of round {found.round_number}"
         verdict = "the same to the bit" if found.agrees else f"NOT the same: it is recorded as {found.recorded}"
+        if found.recorded == found.made and not found.same_state:
+            verdict = "the same to the bit, but NOT the strategy's state that is stored with it"
         print(f"version {found.version}, from {made_from}: sha256 {found.made}, {verdict}")
     return Exit.OK if found.agrees else Exit.INTEGRITY
 

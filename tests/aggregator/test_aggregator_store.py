@@ -264,13 +264,13 @@ def test_a_step_is_recorded_with_what_it_left_and_let_go_with_its_version(tmp_pa
     assert left is not None
     table = process.base.registry.template.table
     parent = process.base.registry.vector(1, process.state.current.sha256)
-    assert vector_sha256(take_step(parent, content, table)) == sha256
+    assert vector_sha256(take_step(parent, content, table)[0]) == sha256
     assert process.store.step(1) is None
     (tmp_path / "exact").mkdir()
     exact = Process(tmp_path / "exact")
     whole = exact.base.registry.vector(2, play(exact))
     exact.store.close()
-    sent = take_step(parent, content, table)
+    sent, _ = take_step(parent, content, table)
     residual = vector_from_bytes(left, table.elements(Role.WEIGHT))
     np.testing.assert_allclose(table.gather(sent, Role.WEIGHT) + residual, table.gather(whole, Role.WEIGHT), atol=1e-6)
     process.store.prune(2, 2)

@@ -119,4 +119,37 @@ def test_stored_updates_are_decoded_by_role(spooled: bool, tmp_path: Path, monke
             next(weights.blocks(0, 2))[0] = 1.0
         assert buffers.size == table.elements(Role.BUFFER) == 1
         assert weights.size == table.elements(Role.WEIGHT)
+        assert weights.controls is None
         assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("spooled", [False, True])
+def test_control_variates_are_decoded_beside_their_deltas(
+    spooled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if spooled:
+        monkeypatch.setattr(updates_module, "SPOOL_ABOVE_BYTES", 0)
+    table = tiny_template(buffer=True).table
+    size = table.elements(Role.WEIGHT)
+    stored = {}
+    for i, name in enumerate(("b", "a")):
+        control = np.full(size, 5.0 + i, np.float32)
+        groups, body = pack_groups(np.full(table.size, i + 1.0, np.float32), table, "ternary", control)
+        header = UpdateHeader(
+            federation="tiny", participant=name, round_number=1, attempt=1, base="0" * 64, generation=1,
+            num_examples=1, num_steps=11, groups=groups,
+        )  # fmt: skip
+        stored[name] = encode_update(header, body)
+    with decoded(("b", "a"), (1, 3), lambda i: stored["ba"[i]], table, ("ternary",), tmp_path, control=True) as (
+        weights,
+        _,
+    ):
+        controls = weights.controls
+        assert controls is not None
+        assert (controls.participants, controls.size) == (weights.participants, size)
+        np.testing.assert_array_equal(list(controls.blocks(2, size)), [[6.0] * (size - 2), [5.0] * (size - 2)])
+    with (
+        pytest.raises(ValueError, match="doesn't fit"),
+        decoded(("b", "a"), (1, 3), lambda i: stored["ba"[i]], table, ("ternary",), tmp_path),
+    ):
+        pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgpack
@@ -61,12 +62,16 @@ def world() -> World:
     return world
 
 
-def look(world: World, raw: bytes, manifest: TransferManifest, participant: str = "a") -> UpdateReceived:
-    return gate.inspect(raw, participant, "tiny", manifest, LIMITS)
+def look(
+    world: World, raw: bytes, manifest: TransferManifest, participant: str = "a", limits: gate.Limits = LIMITS
+) -> UpdateReceived:
+    return gate.inspect(raw, participant, "tiny", manifest, limits)
 
 
-def judge(world: World, raw: bytes, manifest: TransferManifest, participant: str = "a") -> Code | None:
-    return gate.verdict(look(world, raw, manifest, participant), world.state)
+def judge(
+    world: World, raw: bytes, manifest: TransferManifest, participant: str = "a", limits: gate.Limits = LIMITS
+) -> Code | None:
+    return gate.verdict(look(world, raw, manifest, participant, limits), world.state)
 
 
 def test_a_good_update_passes(world: World) -> None:
@@ -169,6 +174,36 @@ def test_norm(world: World) -> None:
     assert judge(world, *make_update(world, delta=np.full(TABLE.size, 1e30))) is Code.NORM
     weights = TABLE.elements(Role.WEIGHT)
     assert judge(world, *make_update(world, delta=np.full(TABLE.size, 9.99 / np.sqrt(weights)))) is None
+
+
+CONTROLLED = replace(LIMITS, max_control_norm=20.0)
+CONTROL = np.full(TABLE.elements(Role.WEIGHT), 0.5, np.float32)
+
+
+def controlled(world: World, control: np.ndarray) -> tuple[bytes, TransferManifest]:
+    groups, body = pack_groups(np.full(TABLE.size, 0.1, np.float32), TABLE, "f32", np.zeros(control.size, np.float32))
+    written = control.astype(np.float32).tobytes()  # what no encoder of ours writes too
+    return make_update(world, groups=groups, body=body[: -len(written)] + written)
+
+
+def test_a_control_variate_is_there_where_the_plan_says_so(world: World) -> None:
+    assert judge(world, *controlled(world, CONTROL), limits=CONTROLLED) is None
+    assert judge(world, *controlled(world, CONTROL)) is Code.SHAPE
+    assert judge(world, *make_update(world), limits=CONTROLLED) is Code.SHAPE
+    assert judge(world, *controlled(world, CONTROL[:-1]), limits=CONTROLLED) is Code.SHAPE
+    assert CONTROLLED.max_bytes == LIMITS.max_bytes + CONTROL.nbytes
+
+
+def test_a_control_variate_is_finite_and_of_an_admissible_norm(world: World) -> None:
+    weights = TABLE.elements(Role.WEIGHT)
+    for value in (np.nan, np.inf, -np.inf):
+        broken = CONTROL.copy()
+        broken[-1] = value
+        assert judge(world, *controlled(world, broken), limits=CONTROLLED) is Code.NOT_FINITE
+    assert judge(world, *controlled(world, np.full(weights, 19.9 / np.sqrt(weights))), limits=CONTROLLED) is None
+    assert judge(world, *controlled(world, np.full(weights, 20.1 / np.sqrt(weights))), limits=CONTROLLED) is Code.NORM
+    assert judge(world, *controlled(world, np.full(weights, 1e30)), limits=CONTROLLED) is Code.NORM
+    assert judge(world, *controlled(world, np.zeros(weights)), limits=CONTROLLED) is None
 
 
 def test_zero(world: World) -> None:

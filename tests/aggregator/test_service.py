@@ -133,7 +133,7 @@ async def test_versions_go_down_as_steps_too(tmp_path: Path) -> None:
         assert chunks == ["fl/v1/tiny/down/delta/3/0"], "superseded steps are cleared"
         content = decode_chunk(broker.retained[chunks[0]].payload, 2**20).body
         parent = next((tmp_path / "data" / "vectors").glob("2-*.f32")).read_bytes()
-        vector = take_step(vector_from_bytes(parent, template.table.size), content, template.table)
+        vector, _ = take_step(vector_from_bytes(parent, template.table.size), content, template.table)
         assert vector_sha256(vector) == current.sha256
         whole = decode_chunk(broker.retained["fl/v1/tiny/down/model/3/0"].payload, 2**20).body
         assert vector_bytes(vector) == whole

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edge.models import ModelRefused, ModelStore, OwnModel, open_version
-from tests.edge.versions import TEMPLATE, manifest_of, vector_of
+from tests.edge.versions import TEMPLATE, control_of, controlled, manifest_of, vector_of
 from uns_topics.presence import Variant
 
 
@@ -106,3 +106,26 @@ def test_an_own_model_is_read_back_until_it_is_dropped_or_was_changed(tmp_path: 
             store.own()
     store.drop_own()
     assert store.own() is None
+
+
+def test_a_control_variate_lies_beside_its_version_and_goes_with_it(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    for version in (1, 2):
+        store.save(controlled(version), vector_of(version), TEMPLATE.sha256, frozenset({1, 2}), control_of(version))
+    manifest, vector, _ = ModelStore(tmp_path).load(2)
+    model = open_version(TEMPLATE, vector, manifest, store.control(manifest))
+    assert model.control is not None
+    assert model.control.tobytes() == control_of(2).tobytes()
+    assert store.control(manifest_of(1)) is None
+    for other in (None, control_of(1)):
+        with pytest.raises(ModelRefused, match="control variate is not the one"):
+            open_version(TEMPLATE, vector, manifest, other)
+    for content in (b"", control_of(2).tobytes()[:-1], control_of(2).tobytes()[:-4], b"\xff" * 40):
+        (tmp_path / "2.control").write_bytes(content)
+        with pytest.raises(ModelRefused):
+            open_version(TEMPLATE, vector, manifest, store.control(manifest))
+    store.save(controlled(3), vector_of(3), TEMPLATE.sha256, frozenset(), control_of(3))
+    assert sorted(p.name for p in tmp_path.glob("*.control")) == ["3.control"]
+    (tmp_path / "3.control").unlink()
+    with pytest.raises(ModelRefused, match="version 3 on disk"):
+        store.control(controlled(3))

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,12 +19,25 @@ from edge.store import SampleStore
 from edge.trainer_client import TrainerProcess
 from edge.workshop import ModelGone, TrainedUpdate, Workshop
 from tests.aio import run
-from tests.edge.versions import CONTRACT, TEMPLATE, history, manifest_of, plan_of, round_of, sample, vector_of
-from uns_topics.codes import Reason
+from tests.edge.versions import (
+    CONTRACT,
+    TEMPLATE,
+    control_of,
+    controlled,
+    history,
+    manifest_of,
+    plan_of,
+    round_of,
+    sample,
+    vector_of,
+)
+from uns_topics.codes import Code, Reason
+from uns_topics.controls import join_full
 from uns_topics.encodings import encoding
 from uns_topics.rounds import RoundAnnouncement
-from uns_topics.tensors import Role, vector_bytes
-from uns_topics.update import decode_update, unpack_groups
+from uns_topics.steps import make_step
+from uns_topics.tensors import Role, vector_bytes, vector_sha256
+from uns_topics.update import decode_update, unpack_control, unpack_groups
 
 COMMAND = [sys.executable, "-m", "tests.support.numpy_trainer"]
 
@@ -336,5 +350,142 @@ def test_own_tensors_of_another_shape_are_no_update(tmp_path: Path) -> None:
             await take(made, 1)
             assert await made.train(round_of(1, 1)) is Reason.TRAINER_FAILED
             assert made.fitted(manifest_of(1)) is made.model(manifest_of(1))
+
+    run(main(), timeout_s=40)
+
+
+CONTROLLED = plan_of().model_copy(update={"control": True})
+
+
+async def take_controlled(made: Workshop, version: int) -> None:
+    content = join_full(vector_of(version), control_of(version))
+    assert await made.verify(controlled(version), content) is None
+    await made.keep(controlled(version), {version: controlled(version)})
+
+
+def change_in(update: TrainedUpdate) -> np.ndarray:
+    change = unpack_control(decode_update(update.content, 2**20))
+    assert change is not None
+    return change
+
+
+def expected_change(update: TrainedUpdate, own: np.ndarray, version: int) -> np.ndarray:
+    """-c - delta / (K * lr), with an uncompressed delta."""
+    delta = unpack_groups(decode_update(update.content, 2**20), TEMPLATE.table, control=True)
+    training = round_of(1, version).client.training
+    moved = TEMPLATE.table.gather(delta, Role.WEIGHT) / (training.steps * training.learning_rate)
+    after = own - control_of(version) - moved
+    return after - own
+
+
+def test_rounds_with_control_variates_and_a_restart(tmp_path: Path) -> None:
+    async def main() -> None:
+        own = np.zeros(TEMPLATE.table.elements(Role.WEIGHT), np.float32)
+        for number in (1, 2, 3):
+            async with workshop(tmp_path) as (made, _):
+                made.follow(CONTROLLED)
+                if number == 2:  # what served is found with its control
+                    found = made.restore()
+                    assert found is not None
+                    assert found[1].model.control is not None
+                else:
+                    await take_controlled(made, max(1, number - 1))
+                base = max(1, number - 1)
+                outcome = await made.train(round_of(number, base))
+                assert isinstance(outcome, TrainedUpdate)
+                np.testing.assert_allclose(
+                    change_in(outcome), expected_change(outcome, own, base), rtol=1e-4, atol=1e-4
+                )
+                await made.mark_served(controlled(base))
+                if number == 1:
+                    await made.settle(outcome, "rejected", Code.LATE)
+                    continue
+                await made.settle(outcome, "accepted", None)
+                own = own + change_in(outcome)
+
+    run(main(), timeout_s=40)
+
+
+def test_the_change_is_of_what_was_trained_and_not_of_what_was_sent(tmp_path: Path) -> None:
+    """A lossy encoding and its residual change the delta on the wire; the control variate stays exact."""
+
+    async def main() -> None:
+        changes = []
+        for name in ("f32", "ternary"):
+            asked = round_of(1, 1)
+            asked = asked.model_copy(update={"client": asked.client.model_copy(update={"encoding": name})})
+            (tmp_path / name).mkdir()
+            async with workshop(tmp_path / name) as (made, _):
+                made.follow(CONTROLLED)
+                await take_controlled(made, 1)
+                outcome = await made.train(asked)
+                assert isinstance(outcome, TrainedUpdate)
+                changes.append(change_in(outcome))
+        np.testing.assert_array_equal(*changes)
+
+    run(main(), timeout_s=40)
+
+
+def test_a_receipt_that_comes_while_it_trains_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server then counts the earlier c_k already: what leaves is the change from that."""
+
+    async def main() -> None:
+        async with workshop(tmp_path) as (made, _):
+            made.follow(CONTROLLED)
+            await take_controlled(made, 1)
+            first = await made.train(round_of(2, 1))  # which made version 2
+            assert isinstance(first, TrainedUpdate)
+            await take_controlled(made, 2)
+            assert made._desk is not None
+            trainer = made._desk._trainer
+            train = trainer.train
+
+            async def slow(*args: Any, **named: Any) -> Any:
+                await made.settle(first, "accepted", None)
+                return await train(*args, **named)
+
+            monkeypatch.setattr(trainer, "train", slow)
+            second = await made.train(round_of(3, 2))
+            assert isinstance(second, TrainedUpdate)
+            own = change_in(first)
+            after = expected_change(second, np.zeros_like(own), 2)
+            np.testing.assert_allclose(own + change_in(second), after, rtol=1e-4, atol=1e-4)
+
+    run(main(), timeout_s=40)
+
+
+def test_content_without_its_control_or_with_another_one_is_refused(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with workshop(tmp_path) as (made, _):
+            plain, whole = vector_bytes(vector_of(1)), join_full(vector_of(1), control_of(1))
+            assert "bytes for a version" in str(await made.verify(controlled(1), whole))  # a plan without
+            made.follow(CONTROLLED)
+            assert "bytes for a version" in str(await made.verify(controlled(1), plain))
+            assert "control variate" in str(await made.verify(manifest_of(1), whole))
+            other = join_full(vector_of(1), control_of(2))
+            assert "control variate" in str(await made.verify(controlled(1), other))
+            assert await made.verify(controlled(1), whole) is None
+            step = make_step(2, vector_of(1), vector_of(2), None, TEMPLATE.table, "f32", control_of(2))
+            stepped = controlled(2).model_copy(update={"sha256": vector_sha256(step.vector)})
+            assert await made.verify(stepped, step.content, controlled(1)) is None
+            bare = make_step(2, vector_of(1), vector_of(2), None, TEMPLATE.table, "f32")
+            assert "bytes of a control variate" in str(await made.verify(stepped, bare.content, controlled(1)))
+
+    run(main(), timeout_s=40)
+
+
+def test_a_trainer_that_takes_no_correction_is_a_reason_and_makes_no_update(tmp_path: Path) -> None:
+    async def main() -> None:
+        program = (
+            "from tests.support import numpy_trainer as n; trainer = n.NumpyTrainer(); answer = trainer.answer;"
+            "trainer.answer = lambda r: {k: v for k, v in answer(r).items() if k != 'takes'}; n.main(trainer)"
+        )
+        async with workshop(tmp_path, [sys.executable, "-c", program]) as (made, _):
+            assert await made.trainer_reason() is None
+            made.follow(CONTROLLED)
+            await take_controlled(made, 1)
+            assert await made.trainer_reason() is Reason.TRAINER_WITHOUT_CORRECTION
+            assert await made.train(round_of(1, 1)) is Reason.TRAINER_WITHOUT_CORRECTION
+            assert await made.unanswered() is None
 
     run(main(), timeout_s=40)

@@ -9,11 +9,12 @@ import numpy as np
 from edge.ingest import LabelSet, SampleReady
 from edge.models import Model, open_version
 from tests.support.tiny_template import tiny_template, tiny_vector
+from uns_topics.controls import join_full
 from uns_topics.golden import golden_outputs
 from uns_topics.plan import Plan, Strategy, TemplateManifest, Tolerances, Training
 from uns_topics.rounds import ClientConfig, RoundAnnouncement, VersionManifest
 from uns_topics.template import Lineage
-from uns_topics.tensors import Vector, vector_bytes, vector_sha256
+from uns_topics.tensors import Role, Vector, vector_bytes, vector_sha256
 from uns_topics.transfers import KIB, make_manifest
 
 TEMPLATE = tiny_template()
@@ -23,6 +24,19 @@ LINE = "acme/berlin/smt/line1"
 
 def vector_of(version: int) -> Vector:
     return tiny_vector(TEMPLATE, version)
+
+
+def control_of(version: int) -> Vector:
+    """The server's control variate of a version."""
+    size = TEMPLATE.table.elements(Role.WEIGHT)
+    return np.random.default_rng(version).normal(0, 0.5, size).astype(np.float32)
+
+
+def controlled(version: int) -> VersionManifest:
+    """A version of a plan with control variates."""
+    control = control_of(version)
+    full = make_manifest(join_full(vector_of(version), control), "model", 15 * KIB, version=version)
+    return manifest_of(version).model_copy(update={"full": full, "control": vector_sha256(control)})
 
 
 def manifest_of(version: int, generation: int = 1) -> VersionManifest:

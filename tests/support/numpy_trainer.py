@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from edge.dataset import Dataset, Part
-from edge.trainer_protocol import encode_frame, read_frame
+from edge.trainer_protocol import TAKES_CORRECTION, encode_frame, read_frame
 from uns_topics.codes import Reason
 from uns_topics.plan import Training
 from uns_topics.standardisation import DEVIATION_TENSOR, MEAN_TENSOR, scale
@@ -41,7 +41,7 @@ class NumpyTrainer:
     def answer(self, request: Message) -> Message:
         """The answer to one request."""
         operations = {
-            "hello": lambda _: {"version": f"numpy {np.__version__}"},
+            "hello": lambda _: {"version": f"numpy {np.__version__}", "takes": [TAKES_CORRECTION]},
             "template": self.set_template,
             "dataset": self.set_dataset,
             "initial": self.initial,
@@ -85,6 +85,10 @@ class NumpyTrainer:
         template, settings = self._template(), Training.model_validate(request["settings"])
         delta, examples = self._delta(settings, request["seed"])
         vector_from_bytes(request["base"], template.table.size)  # the same check as the torch trainer's
+        if (given := request.get("correction")) is not None:
+            correction = vector_from_bytes(given, template.table.elements(Role.WEIGHT))
+            moved = template.table.gather(delta, Role.WEIGHT) - settings.steps * settings.learning_rate * correction
+            template.table.scatter(delta, Role.WEIGHT, moved.astype(np.float32))
         loss = 1.0 / (1.0 + examples)
         return {"delta": vector_bytes(delta), "num_steps": settings.steps, "num_examples": examples, "loss": loss}
 

@@ -39,7 +39,7 @@ def test_full_and_step_holders_agree_to_the_bit(name: str) -> None:
     here, there, residual = PARENT, PARENT.copy(), None
     for version in range(2, 12):
         made = make_step(version, here, moved(here, version), residual, TABLE, name)
-        there = take_step(there, made.content, TABLE)
+        there, _ = take_step(there, made.content, TABLE)
         assert there.tobytes() == made.vector.tobytes()
         here, residual = made.vector, made.residual
 
@@ -94,10 +94,41 @@ def test_mutated_steps_are_read_or_refused(at: int, noise: bytes) -> None:
     raw = bytearray(make_step(2, PARENT, moved(PARENT, 1), None, TABLE, "ternary").content)
     raw[at : at + len(noise)] = noise
     with contextlib.suppress(StepError):
-        assert take_step(PARENT, bytes(raw), TABLE).size == TABLE.size
+        assert take_step(PARENT, bytes(raw), TABLE)[0].size == TABLE.size
 
 
 def test_what_a_step_unpacks_to_is_bounded() -> None:
     content = make_step(2, PARENT, moved(PARENT, 1), None, TABLE, "int8").content
     with pytest.raises(StepError, match="3000 elements"):
         take_step(PARENT, content.replace(b'"weight_bytes":3008', b'"weight_bytes":999999999'), TABLE)
+
+
+CONTROL = RNG.normal(0, 1, 3000).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_a_control_variate_comes_exact_beside_every_encoding(name: str) -> None:
+    made = make_step(2, PARENT, moved(PARENT, 1), None, TABLE, name, CONTROL)
+    vector, control = take_step(PARENT, made.content, TABLE, control=True)
+    assert vector.tobytes() == made.vector.tobytes()
+    assert control is not None
+    assert control.tobytes() == CONTROL.tobytes()
+    plain = make_step(2, PARENT, moved(PARENT, 1), None, TABLE, name)
+    assert plain.vector.tobytes() == made.vector.tobytes(), "the vector knows nothing of it"
+
+
+@pytest.mark.parametrize("name", ["f32", "ternary"])
+def test_a_control_variate_is_there_where_the_plan_says_so_and_nowhere_else(name: str) -> None:
+    with_it = make_step(2, PARENT, moved(PARENT, 1), None, TABLE, name, CONTROL).content
+    without = make_step(2, PARENT, moved(PARENT, 1), None, TABLE, name).content
+    with pytest.raises(StepError, match="control variate"):
+        take_step(PARENT, with_it, TABLE)
+    with pytest.raises(StepError, match="control variate"):
+        take_step(PARENT, without, TABLE, control=True)
+    for cut in (1, 4, 4 * 3000, len(with_it) // 2):
+        with pytest.raises(StepError):
+            take_step(PARENT, with_it[:-cut], TABLE, control=True)
+    broken = CONTROL.copy()
+    broken[7] = np.nan
+    with pytest.raises(StepError, match="NaN"):
+        take_step(PARENT, make_step(2, PARENT, PARENT, None, TABLE, name, broken).content, TABLE, control=True)

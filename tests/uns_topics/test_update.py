@@ -23,6 +23,7 @@ from uns_topics.update import (
     max_update_bytes,
     pack_groups,
     pack_update,
+    unpack_control,
     unpack_groups,
     unpacked,
 )
@@ -211,3 +212,39 @@ def test_every_truncation_of_a_compressed_update_is_refused() -> None:
     for cut in range(0, len(raw), 7):
         with pytest.raises(PayloadError):
             decode_update(raw[:cut], 100_000)
+
+
+WIDE_CONTROL = np.random.default_rng(3).normal(0, 1, WIDE.elements(Role.WEIGHT)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_a_control_variate_travels_exact_beside_every_encoding(name: str) -> None:
+    groups, body = pack_groups(WIDE_DELTA, WIDE, name, WIDE_CONTROL)
+    packed = pack_update(header(groups), body)
+    most = max_update_bytes(WIDE, (name,), control=True)
+    assert len(packed) <= most
+    read = decode_update(packed, most)
+    control = unpack_control(read)
+    assert control is not None
+    assert control.tobytes() == WIDE_CONTROL.tobytes()
+    plain = pack_groups(WIDE_DELTA, WIDE, name)
+    alone = decode_update(encode_update(header(plain[0]), plain[1]), most)
+    np.testing.assert_array_equal(unpack_groups(read, WIDE, control=True), unpack_groups(alone, WIDE))
+    assert unpack_control(alone) is None
+
+
+def test_a_control_variate_is_there_where_the_plan_says_so_and_fits() -> None:
+    groups, body = pack_groups(WIDE_DELTA, WIDE, "f32", WIDE_CONTROL)
+    given = decode_update(encode_update(header(groups), body), 10**6)
+    with pytest.raises(ValueError, match=r"group control of .* doesn't fit"):
+        unpack_groups(given, WIDE)
+    missing = decode_update(encode_update(header(groups[:-1]), body[: -groups[-1].bytes]), 10**6)
+    with pytest.raises(ValueError, match="the update has none"):
+        unpack_groups(missing, WIDE, control=True)
+    short = groups[-1].model_copy(update={"elements": groups[-1].elements - 1, "bytes": groups[-1].bytes - 4})
+    with pytest.raises(ValueError, match=r"group control of .* doesn't fit"):
+        unpack_groups(decode_update(encode_update(header((*groups[:-1], short)), body[:-4]), 10**6), WIDE, control=True)
+    half = groups[-1].model_copy(update={"encoding": "f16", "bytes": groups[-1].bytes // 2})
+    content = encode_update(header((*groups[:-1], half)), body[: -groups[-1].bytes // 2])
+    with pytest.raises(EncodingError, match="travels as f32"):
+        unpack_groups(decode_update(content, 10**6), WIDE, control=True)

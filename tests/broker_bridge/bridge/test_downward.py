@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from broker_bridge.bridge.custody import Mirrored
 from broker_bridge.bridge.downward import (
     LINGER_S,
@@ -18,11 +20,12 @@ from broker_bridge.bridge.downward import (
 )
 from broker_bridge.downloads import STALLED_S, Subscribe, Unsubscribe
 from tests.broker_bridge.bridge.examples import FEDERATION, PLAN, sealed, topic
-from tests.contracts.examples import BODIES, TEMPLATE, VECTOR, VERSION
+from tests.contracts.examples import BODIES, TABLE, TEMPLATE, VECTOR, VERSION
+from uns_topics.controls import join_full
 from uns_topics.model import Value
 from uns_topics.presence import Want
 from uns_topics.rounds import VersionManifest
-from uns_topics.tensors import vector_bytes, vector_sha256
+from uns_topics.tensors import Role, vector_bytes, vector_sha256
 from uns_topics.topics import Kind
 from uns_topics.transfers import KIB, TransferManifest, chunk_of, make_manifest
 
@@ -240,3 +243,21 @@ def test_what_was_cleared_while_we_were_away_is_cleared_below() -> None:
     assert world.at_plant[str(topic(Kind.ROUND))] == b""
     assert world.at_plant[str(topic(Kind.MODEL_CANDIDATE))] == b""
     assert world.at_plant[str(topic(Kind.PLAN))] != b""
+
+
+def test_a_model_of_another_size_than_the_plan_s_tensors_is_not_fetched() -> None:
+    """With a control variate a version takes more bytes, in that plan alone."""
+    control = np.ones(TABLE.elements(Role.WEIGHT), np.float32)
+    larger = make_manifest(join_full(VECTOR + 2, control), "model", 15 * KIB, version=2)
+    with_control = version(2).model_copy(update={"full": larger, "control": vector_sha256(control)})
+    for has_control, body, fits in (
+        (False, version(2), True),
+        (False, with_control, False),
+        (True, version(2), False),
+        (True, with_control, True),
+    ):
+        world = World()
+        world.say(Kind.PLAN, PLAN.model_copy(update={"control": has_control}))
+        world.say(Kind.MODEL_CURRENT, body)
+        world.do(world.core.on_wants("berlin", (Want.CURRENT,), 0.0))
+        assert any("/down/model/2/" in topic for topic in world.subscribed) == fits

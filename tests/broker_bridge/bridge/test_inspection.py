@@ -40,6 +40,7 @@ from tests.broker_bridge.bridge.examples import (
 from tests.contracts.examples import BODIES, DELTA, TABLE, UPDATE_MANIFEST
 from uns_topics.codes import Code
 from uns_topics.compression import compress
+from uns_topics.controls import max_control_norm
 from uns_topics.plan import Plan
 from uns_topics.presence import BridgeStatus, ParticipantStatus
 from uns_topics.tensors import Role, Tensor, TensorTable
@@ -413,3 +414,53 @@ def test_every_reason_answers_with_a_permanent_code() -> None:
     }
     assert set(KINDS) == {"update", "status", "presence", "statistics", "evaluation", "data-quality", "last-update"}
     assert PLAN.contract.federation == FEDERATION
+
+
+CONTROLLED = PLAN.model_copy(update={"control": True})
+
+
+def with_control(control: np.ndarray) -> bytes:
+    groups, body = pack_groups(DELTA, TABLE, "f32", np.zeros(control.size, np.float32))
+    written = control.astype(np.float32).tobytes()  # what no encoder of ours writes too
+    return encode_update(UpdateHeader.model_validate(header(groups=groups)), body[: -len(written)] + written)
+
+
+def verdict_on(content: bytes, plan: Plan = CONTROLLED) -> Why | None:
+    manifest = manifest_of(content)
+    refusal = judge_manifest(topic(Kind.UPDATE_MANIFEST, transfer=manifest.id), manifest, plan)
+    refusal = refusal or judge_update(content, PARTICIPANT, manifest, plan)
+    return None if refusal is None else refusal.why
+
+
+def test_a_control_variate_leaves_where_the_plan_has_them() -> None:
+    content = with_control(np.array([0.25, -0.5, 1.0, 0.0]))
+    assert verdict_on(content) is None
+    assert verdict_on(content, PLAN) is Why.CONTENT
+    assert verdict_on(update()) is Why.CONTENT
+    assert verdict_on(with_control(np.ones(3))) is Why.CONTENT
+
+
+def test_a_control_variate_is_judged_like_every_tensor() -> None:
+    most = max_control_norm(PLAN.training, PLAN.tolerances)
+    assert verdict_on(with_control(np.array([0.99 * most, 0, 0, 0]))) is None
+    assert verdict_on(with_control(np.array([1.01 * most, 0, 0, 0]))) is Why.NORM
+    for value in (np.nan, np.inf):
+        assert verdict_on(with_control(np.array([0, value, 0, 0]))) is Why.NOT_FINITE
+    plan, table = wide_plan(128)
+    controlled = plan.model_copy(update={"control": True})
+    delta = np.random.default_rng(0).normal(0, 0.01, 128).astype(np.float32)
+    for body in ((ROWS * 9)[:512], (ROWS.decode() * 9).encode("utf-16-le")[:512]):
+        groups, rest = pack_groups(delta, table, "f32", np.zeros(128, np.float32))
+        content = encode_update(UpdateHeader.model_validate(header(groups=groups)), rest[:512] + body)
+        assert verdict_on(content, controlled) in (Why.TEXT, Why.NORM)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_no_honest_control_variate_is_taken_for_text(seed: int) -> None:
+    plan, table = wide_plan(4096)
+    rng = np.random.default_rng(seed)
+    delta, control = (rng.normal(0, 10.0 ** (seed % 6 - 4), table.size).astype(np.float32) for _ in range(2))
+    groups, body = pack_groups(delta, table, "f32", control)
+    content = encode_update(UpdateHeader.model_validate(header(groups=groups)), body)
+    assert verdict_on(content, plan.model_copy(update={"control": True})) is None

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from edge.baselines import constant_predictions
+from edge.control import Controls
 from edge.dataset import Part
 from edge.evaluation import score
 from edge.training.export import make_model
@@ -137,6 +138,37 @@ def test_momentum_makes_steps_longer_and_none_is_plain_sgd(made: Made, tmp_path:
     assert 0 < first <= 0.01 * 1.0001, "one step of a clipped gradient"
     assert plain <= 60 * 0.01 * 1.0001
     assert heavy > 1.5 * plain
+
+
+def test_a_correction_is_added_to_each_gradient_behind_the_clipping(made: Made, tmp_path: Path) -> None:
+    """One step moves by -lr * (g + correction), whatever the gradient's length, in the weights alone."""
+    template, base = made("mlp")
+    trainer = trainer_for(made, "mlp", tmp_path)
+    table = template.table
+    shift = np.random.default_rng(1).normal(0, 5, table.elements(Role.WEIGHT)).astype(np.float32)
+    request = order("train", base, steps=1, optimizer="sgd", momentum=0.0)
+    plain, corrected = (
+        table.gather(vector_of(trainer.answer({**request, **extra})["delta"]), Role.WEIGHT)
+        for extra in ({}, {"correction": vector_bytes(shift)})
+    )
+    np.testing.assert_allclose(corrected, plain - 0.01 * shift, atol=2e-6)
+    opposite = trainer.answer({**request, "correction": vector_bytes(-shift)})["delta"]
+    for role in (Role.FROZEN, Role.LOCAL):
+        assert not np.any(table.gather(vector_of(opposite), role))
+    assert trainer.answer({**request, "correction": vector_bytes(shift[:-1])})["error"] == "trainer-failed"
+
+
+def test_a_participant_s_control_variate_is_its_mean_gradient(made: Made, tmp_path: Path) -> None:
+    """Option II over many steps: c - c_k cancels out of c_k^+, which is as long as a clipped gradient at most."""
+    template, base = made("mlp")
+    trainer = trainer_for(made, "mlp", tmp_path)
+    rng, size = np.random.default_rng(2), template.table.elements(Role.WEIGHT)
+    controls = Controls(*(rng.normal(0, 0.01, size).astype(np.float32) for _ in range(2)))
+    request = order("train", base, steps=40, optimizer="sgd", momentum=0.0)
+    answer = trainer.answer({**request, "correction": vector_bytes(controls.correction)})
+    delta = template.table.gather(vector_of(answer["delta"]), Role.WEIGHT)
+    after = controls.own + controls.change(controls.own, delta, answer["num_steps"], 0.01)
+    assert 0.0 < np.linalg.norm(after) <= 1.001
 
 
 def test_the_proximal_term_keeps_the_update_short(made: Made, tmp_path: Path) -> None:
