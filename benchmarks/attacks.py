@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from aggregator.strategies import STRATEGIES, make_strategy, usable
-from aggregator.strategies.base import StrategyState
+from aggregator.strategies import STRATEGIES, carries_control, make_strategy
+from aggregator.strategies.base import CONTROL, StrategyState
 from aggregator.updates import ArrayUpdates
 from uns_topics.plan import Strategy
 from uns_topics.tensors import Role, Tensor, TensorTable
@@ -32,6 +32,7 @@ OPTIONS: Mapping[str, dict[str, Any]] = {  # where 3 of 10 are to be borne
     "multi-krum": {"byzantine": 3},
     "trimmed-mean": {"beta": 0.3},
     "fedavgm": {"momentum": 0.5},
+    "scaffold": {"population": PARTICIPANTS},
 }
 
 
@@ -76,8 +77,19 @@ def split(vectors: Array) -> list[Array]:
     return layers
 
 
-def train(base: Array, task: Task, flipped: npt.NDArray[np.bool_], mu: float, rng: np.random.Generator) -> Array:
-    """Local steps of all participants side by side. Returns: deltas, shape (p, SIZE)."""
+def train(
+    base: Array,
+    task: Task,
+    flipped: npt.NDArray[np.bool_],
+    mu: float,
+    correction: Array,
+    rng: np.random.Generator,
+) -> Array:
+    """Local steps of all participants side by side.
+
+    Args: correction: SCAFFOLD's c - c_k, shape (p, SIZE), or one zero.
+    Returns: deltas, shape (p, SIZE).
+    """
     local = np.tile(base, (PARTICIPANTS, 1))  # (p, SIZE)
     gradient = np.empty_like(local)
     w1, b1, w2, b2 = split(local)
@@ -97,7 +109,7 @@ def train(base: Array, task: Task, flipped: npt.NDArray[np.bool_], mu: float, rn
         back = (wrong @ w2.transpose(0, 2, 1)) * (hidden > 0)
         g1[:], gb1[:] = x.transpose(0, 2, 1) @ back, back.sum(axis=1, keepdims=True)
         g2[:], gb2[:] = hidden.transpose(0, 2, 1) @ wrong, wrong.sum(axis=1, keepdims=True)
-        local -= np.float32(RATE) * (gradient + np.float32(mu) * (local - base))
+        local -= np.float32(RATE) * (gradient + np.float32(mu) * (local - base) + correction)
     return local - base
 
 
@@ -106,6 +118,11 @@ def accuracy(vector: Array, task: Task) -> float:
     w1, b1, w2, b2 = split(vector[None].astype(np.float64))
     logits = np.maximum(task.test_features @ w1[0] + b1[0], 0) @ w2[0] + b2[0]
     return float(100 * np.mean(logits.argmax(axis=1) == task.test_labels))
+
+
+def change_of(control: Array, deltas: Array) -> Array:
+    """SCAFFOLD's c_k^+ - c_k by option II. Args: control: c; deltas: shape (p, SIZE)."""
+    return -control - deltas / np.float32(STEPS * RATE)
 
 
 @dataclass(frozen=True)
@@ -157,7 +174,8 @@ ABSENT = "absent"
 def play(name: str, task: Task, seed: int, attackers: int, attack: str | None) -> float:
     """Accuracy after all rounds."""
     rng = np.random.default_rng(1000 + seed)
-    strategy = make_strategy(Strategy(name=name, options=OPTIONS.get(name, {})))
+    choice = Strategy(name=name, options=OPTIONS.get(name, {}))
+    strategy, has_control = make_strategy(choice), carries_control(choice)
     state: StrategyState = strategy.init(SIZE)
     vector = np.concatenate([rng.normal(0, 1 / np.sqrt(s[0]), s).ravel() for s in SHAPES]).astype(np.float32)
     vector[FEATURES * HIDDEN : FEATURES * HIDDEN + HIDDEN] = 0
@@ -168,24 +186,31 @@ def play(name: str, task: Task, seed: int, attackers: int, attack: str | None) -
     weights[:attackers] = [0 if attack == ABSENT else max(weights)] * attackers
     first: Array | None = None
     last_step = np.zeros(SIZE, np.float32)
+    own_controls = np.zeros((PARTICIPANTS, SIZE), np.float32)
     for _ in range(ROUNDS):
+        correction = state[CONTROL] - own_controls if has_control else np.zeros(1, np.float32)
         with np.errstate(over="ignore", invalid="ignore"):  # a model that was thrown far enough
-            deltas = np.nan_to_num(train(vector, task, flipped, mu, rng))
+            trained = np.nan_to_num(train(vector, task, flipped, mu, correction, rng))
+        deltas = trained.copy()
         if attack in ATTACKS:
             own = deltas[:attackers].copy()
             first = own if first is None else first
             deltas[:attackers] = ATTACKS[attack](Seen(deltas[attackers:], own, first, last_step, rng))
-        step = strategy.apply(state, ArrayUpdates(names, weights, deltas, steps=[STEPS] * PARTICIPANTS), TABLE)
+        controls = None
+        if has_control:  # what attackers send goes with their lie; what they train with stays their own
+            controls = ArrayUpdates(names, weights, change_of(state[CONTROL], deltas))
+        updates = ArrayUpdates(names, weights, deltas, steps=[STEPS] * PARTICIPANTS, controls=controls)
+        step = strategy.apply(state, updates, TABLE)
         if np.isfinite(moved := vector + step.step).all():  # else the aggregator makes no version of it
+            if has_control:
+                own_controls += change_of(state[CONTROL], trained)
             state, last_step, vector = step.state, step.step, moved
     return accuracy(vector, task)
 
 
 def main() -> None:
     """The tables; names of strategies as arguments restrict them."""
-    chosen = [name for name in sys.argv[1:] if name in STRATEGIES] or usable()
-    if left_out := sorted(set(STRATEGIES) - set(usable())):
-        print(f"Not here, because no plan may name them yet: {', '.join(left_out)}")
+    chosen = [name for name in sys.argv[1:] if name in STRATEGIES] or sorted(STRATEGIES)
     for title, alpha in (("all alike", None), ("Dirichlet 0.5", 0.5)):
         tasks = [make_task(seed, alpha) for seed in SEEDS]
 

@@ -22,7 +22,7 @@ from aggregator.strategies.fedyogi import FedYogi, FedYogiOptions
 from aggregator.strategies.median import Median, MedianOptions
 from aggregator.strategies.multi_krum import MultiKrum, MultiKrumOptions
 from aggregator.strategies.norm_clipping import NormClipping, NormClippingOptions
-from aggregator.strategies.scaffold import Scaffold, ScaffoldOptions
+from aggregator.strategies.scaffold import Scaffold, ScaffoldOptions, plain_training
 from aggregator.strategies.trimmed_mean import TrimmedMean, TrimmedMeanOptions
 from uns_topics.envelope import describe
 from uns_topics.model import FileValue
@@ -47,7 +47,6 @@ class Entry:
         training: what it makes of the plan's local training. Raises: ValueError.
         buffer: K of its asynchronous rounds; None where rounds have a barrier.
         control: its state `control` goes down with each version, and updates carry group `control`.
-        refused: why no plan may name it yet; None where one may.
     """
 
     make: Callable[[Any], Strategy]
@@ -55,7 +54,6 @@ class Entry:
     training: Callable[[Any, Training], Training] = _unchanged
     buffer: Callable[[Any], int] | None = None
     control: bool = False
-    refused: str | None = None
 
 
 def _buffer(options: FedBuffOptions) -> int:
@@ -75,19 +73,9 @@ STRATEGIES: Mapping[str, Entry] = {
     "median": Entry(Median, MedianOptions),
     "multi-krum": Entry(MultiKrum, MultiKrumOptions),
     "norm-clipping": Entry(NormClipping, NormClippingOptions),
-    "scaffold": Entry(
-        Scaffold,
-        ScaffoldOptions,
-        control=True,
-        refused="its control variates must travel both ways and correct each local step, and no edge does that",
-    ),
+    "scaffold": Entry(Scaffold, ScaffoldOptions, plain_training, control=True),
     "trimmed-mean": Entry(TrimmedMean, TrimmedMeanOptions),
 }
-
-
-def usable() -> list[str]:
-    """Names that a plan may use, sorted."""
-    return sorted(name for name, entry in STRATEGIES.items() if entry.refused is None)
 
 
 def make_strategy(choice: StrategyChoice) -> Strategy:
@@ -109,8 +97,6 @@ def strategy_problems(choice: StrategyChoice, training: Training, tolerances: To
         local_training(choice, training)
     except StrategyError as error:
         return [str(error)]
-    if entry.refused is not None:
-        return [f"{choice.name} can't be used in a plan: {entry.refused}; these can: {', '.join(usable())}"]
     quorum, least = tolerances.quorum, entry.make(options).least
     if quorum < least:
         return [f"{choice.name} needs at least {least} updates a round: raise tolerances.quorum, which is {quorum}"]
@@ -149,7 +135,7 @@ def local_training(choice: StrategyChoice, training: Training) -> Training:
 def _checked(choice: StrategyChoice) -> tuple[Entry, FileValue]:
     entry = STRATEGIES.get(choice.name)
     if entry is None:
-        raise StrategyError(f"no strategy {choice.name!r}; known: {', '.join(usable())}")
+        raise StrategyError(f"no strategy {choice.name!r}; known: {', '.join(sorted(STRATEGIES))}")
     known = entry.options.model_fields
     if unknown := sorted(set(choice.options) - set(known)):
         raise StrategyError(
@@ -169,5 +155,4 @@ __all__ = [
     "local_training",
     "make_strategy",
     "strategy_problems",
-    "usable",
 ]

@@ -18,6 +18,7 @@ from aggregator.fold import FoldError, add_scaled, require, weighted_mean
 from aggregator.strategies.base import CONTROL, Step, StrategyState
 from aggregator.updates import UpdateSet
 from uns_topics.model import FileValue
+from uns_topics.plan import Training
 from uns_topics.sums import l2_norm
 from uns_topics.tensors import TensorTable
 
@@ -61,3 +62,13 @@ class Scaffold:
         np.multiply(control, np.float32(sampled), out=control)
         add_scaled(control, state[CONTROL], 1.0)
         return Step({CONTROL: control}, step, {"step_norm": l2_norm(step), "control_norm": l2_norm(control)})
+
+
+def plain_training(options: ScaffoldOptions, training: Training) -> Training:
+    """SGD without momentum, whose steps add up to K * lr * the mean gradient. Raises: ValueError: anything else."""
+    del options
+    if training.optimizer != "sgd":
+        raise ValueError("its control variates are means of plain gradients: set training.optimizer: sgd")
+    if "momentum" in training.model_fields_set and training.momentum:
+        raise ValueError(f"training.momentum is {training.momentum:g} and must be 0: leave it out")
+    return training.model_copy(update={"momentum": 0.0})

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from aggregator import performer, tables
+from aggregator.combine import control_of, encode_state
 from aggregator.config import AggregatorConfig
 from aggregator.effects import Aggregate, Effect, PrepareVersion
 from aggregator.events import (
@@ -31,12 +32,13 @@ from aggregator.vectors import DirectoryInUse, DirectoryLock, VectorError, Vecto
 from tests.support.reducer_world import boot_of, make_status
 from tests.support.tiny_template import fake_golden, tiny_contract, tiny_model, tiny_template
 from uns_topics.codes import Code
+from uns_topics.controls import full_bytes, split_full
 from uns_topics.plan import Strategy, Tolerances
 from uns_topics.reports import FeatureCell, Statistics
 from uns_topics.standardisation import Moments
 from uns_topics.steps import take_step
 from uns_topics.tensors import Role, vector_bytes, vector_from_bytes, vector_sha256
-from uns_topics.transfers import make_manifest
+from uns_topics.transfers import MAX_CHUNKS, make_manifest
 from uns_topics.update import UpdateHeader, decode_update, encode_update, pack_groups
 
 
@@ -54,8 +56,10 @@ class Plug(Exception):
 class Process:
     """Core, store and work without asyncio, killed after `lives` commits: what was not committed is gone."""
 
-    def __init__(self, folder: Path, commits: int | None = None, downlink: str | None = None) -> None:
-        self.config = make_config(folder)
+    def __init__(
+        self, folder: Path, commits: int | None = None, downlink: str | None = None, strategy: str = "fedavg"
+    ) -> None:
+        self.config = make_config(folder, strategy={"name": strategy}, training={"optimizer": "sgd"})
         self.store = Store(sqlite_url(self.config.data_dir))
         self.base: Foundation = found(self.config, None, self.store, fake_golden, 0.0, None)
         self.state: State = self.base.state
@@ -63,7 +67,13 @@ class Process:
         self.now = self.state.at
         self.done: list[int] = []
         self.workshop = Workshop(
-            self.store, self.base.registry, self.base.strategy, ("f32",), self.config.data_dir, downlink
+            self.store,
+            self.base.registry,
+            self.base.strategy,
+            ("f32",),
+            self.config.data_dir,
+            downlink,
+            self.base.plan.control,
         )
         for pending in self.store.pending():
             self.perform(pending)
@@ -125,7 +135,8 @@ def play(process: Process) -> str:
         if current is None or current.number != 1 or name in current.answers:
             continue
         delta = np.full(plan.template.table.size, 0.1 + i, np.float32)
-        groups, body = pack_groups(delta, plan.template.table, "f32")
+        control = np.full(plan.template.table.elements(Role.WEIGHT), 0.3 - i, np.float32) if plan.control else None
+        groups, body = pack_groups(delta, plan.template.table, "f32", control)
         header = UpdateHeader(
             federation="tiny",
             participant=name,
@@ -147,22 +158,26 @@ def play(process: Process) -> str:
     return str(process.state.candidate.sha256)
 
 
-@pytest.mark.parametrize("downlink", [None, "ternary"])
-def test_a_kill_at_any_commit_continues_to_the_same_version(tmp_path: Path, downlink: str | None) -> None:
+@pytest.mark.parametrize(("downlink", "strategy"), [(None, "fedavg"), ("ternary", "fedavg"), ("ternary", "scaffold")])
+def test_a_kill_at_any_commit_continues_to_the_same_version(
+    tmp_path: Path, downlink: str | None, strategy: str
+) -> None:
     whole = tmp_path / "whole"
     whole.mkdir()
-    process = Process(whole, downlink=downlink)
+    process = Process(whole, downlink=downlink, strategy=strategy)
+    state = None
     expected = play(process)
-    commits = process.store.count_events() - 1  # the generation's own was there before
+    commits, state = process.store.count_events() - 1, process.store.strategy_state(2)  # less the generation's own
     process.store.close()
     assert commits > 10
     for after in range(commits):
         folder = tmp_path / str(after)
         folder.mkdir()
         with pytest.raises(Plug):
-            play(Process(folder, after, downlink))
-        survivor = Process(folder, downlink=downlink)
+            play(Process(folder, after, downlink, strategy))
+        survivor = Process(folder, downlink=downlink, strategy=strategy)
         assert play(survivor) == expected, f"killed after {after} commits"
+        assert survivor.store.strategy_state(2) == state
         survivor.store.close()
 
 
@@ -278,6 +293,54 @@ def test_a_step_is_recorded_with_what_it_left_and_let_go_with_its_version(tmp_pa
     process.store.prune(2, 3)
     assert process.store.step(2) is None
     process.store.close()
+
+
+@pytest.mark.parametrize("downlink", [None, "ternary"])
+def test_a_version_with_its_control_is_made_again_from_what_is_stored(tmp_path: Path, downlink: str | None) -> None:
+    process = Process(tmp_path, downlink=downlink, strategy="scaffold")
+    sha256 = play(process)
+    found = replay(process.config, 2)
+    assert (found.agrees, found.same_state, found.made) == (True, True, sha256)
+    control = control_of(process.store.strategy_state(2))
+    np.testing.assert_allclose(control, 0.2 * (0.3 - 0.7) / 2, rtol=1e-6)  # 2 of 10 participants moved it
+    with process.store._transaction() as connection:  # somebody changes what goes down beside the vector
+        changed = encode_state({"control": control + np.float32(1e-6)})
+        connection.execute(
+            tables.strategy_state.update().where(tables.strategy_state.c.version == 2), {"body": changed}
+        )
+    again = replay(process.config, 2)
+    assert (again.agrees, again.same_state, again.made) == (False, False, again.recorded)
+    process.store.close()
+
+
+def test_a_control_variate_goes_down_behind_the_vector_and_in_the_step(tmp_path: Path) -> None:
+    process = Process(tmp_path, downlink="ternary", strategy="scaffold")
+    play(process)
+    store, registry, table = process.store, process.base.registry, process.base.plan.template.table
+    assert process.base.plan.control
+    held = []
+    for version in (0, 1, 2):
+        found = store.version(version)
+        assert found is not None
+        assert found[1] is not None
+        control = control_of(store.strategy_state(version))
+        assert found[1].control == vector_sha256(control)
+        assert control.any() == (version == 2), "c is zero until a round moved it"
+        for chunk_bytes in (found[1].full.chunk_bytes, 2**14):  # as it is stored, and rechunked
+            made = registry.hold(found[1], chunk_bytes, store.step(version), control)
+            assert made.manifest.full.bytes == len(made.content) == full_bytes(table, control=True)
+            assert made.manifest.full.sha256 != made.manifest.sha256 == found[0]
+        vector, beside = split_full(made.content, table, control=True)
+        held.append(vector)
+        assert beside is not None
+        assert beside.tobytes() == control.tobytes()
+    step = store.step(2)
+    assert step is not None
+    vector, beside = take_step(held[1], step, table, control=True)
+    assert vector.tobytes() == held[2].tobytes()
+    assert beside is not None
+    assert beside.tobytes() == control.tobytes()
+    store.close()
 
 
 @pytest.mark.parametrize("downlink", [None, "topk-sign"])
@@ -401,6 +464,23 @@ def test_a_plan_is_refused_with_every_reason(tmp_path: Path) -> None:
     for reason in ("federation", "fedmagic", "participants", "max_cohort"):
         assert reason in text
     assert len(text.splitlines()) == 4
+
+
+def test_a_plan_with_control_variates(tmp_path: Path) -> None:
+    strategy = {"name": "scaffold", "options": {"population": 4}}
+    with pytest.raises(PlanError, match=r"set training\.optimizer: sgd"):
+        build_plan(tiny_template(), make_config(tmp_path, strategy=strategy), 1)
+    config = make_config(tmp_path, strategy=strategy, training={"optimizer": "sgd", "steps": 50, "learning_rate": 0.02})
+    plan = build_plan(tiny_template(), config, 1)
+    assert (plan.control, plan.training.momentum) == (True, 0.0)
+    assert limits(tiny_template(), config).max_control_norm == pytest.approx(2 * 1e4 / (50 * 0.02))
+    assert limits(tiny_template(), make_config(tmp_path)).max_control_norm is None
+    large, small = tiny_template(tiny_contract(features=2), hidden=700_000), {"chunk_bytes": 15 * 1024}
+    plain, wider = (
+        build_plan(large, made.model_copy(update=small), 1).chunk_bytes for made in (make_config(tmp_path), config)
+    )
+    assert wider > 1.9 * plain
+    assert full_bytes(large.table, control=True) <= MAX_CHUNKS * wider
 
 
 def test_unknown_encodings_are_refused(tmp_path: Path) -> None:

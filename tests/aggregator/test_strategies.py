@@ -8,10 +8,10 @@ from aggregator.strategies import (
     STRATEGIES,
     StrategyError,
     buffer_of,
+    carries_control,
     local_training,
     make_strategy,
     strategy_problems,
-    usable,
 )
 from tests.aggregator.check_strategy import all_names, check_strategy
 from uns_topics.plan import Strategy, Tolerances, Training
@@ -74,14 +74,6 @@ def test_what_does_not_exist_is_refused_with_what_does(choice: Strategy, said: s
         make_strategy(choice)
 
 
-@pytest.mark.parametrize("name", ["scaffold"])
-def test_what_no_round_can_feed_is_refused_in_a_plan_with_what_can_be_used(name: str) -> None:
-    (problem,) = strategy_problems(Strategy(name=name), Training(), Tolerances(quorum=5))
-    assert f"{name} can't be used in a plan" in problem
-    assert "these can: centered-clipping, fedadagrad, " in problem
-    assert name not in usable()
-
-
 @pytest.mark.parametrize(
     ("choice", "least"),
     [
@@ -121,3 +113,14 @@ def test_fedprox_sets_the_local_objective() -> None:
         local_training(Strategy(name="fedprox", options={"mu": 0.1}), Training(proximal_mu=0.2))
     (problem,) = strategy_problems(Strategy(name="fedprox"), Training(proximal_mu=0.2), Tolerances())
     assert "leave the former out" in problem
+
+
+def test_scaffold_takes_plain_sgd_alone() -> None:
+    choice = Strategy(name="scaffold", options={"population": 4})
+    (problem,) = strategy_problems(choice, Training(), Tolerances())
+    assert "set training.optimizer: sgd" in problem
+    (problem,) = strategy_problems(choice, Training(optimizer="sgd", momentum=0.9), Tolerances())
+    assert problem == "strategy scaffold: training.momentum is 0.9 and must be 0: leave it out"
+    assert strategy_problems(choice, Training(optimizer="sgd"), Tolerances()) == []
+    assert local_training(choice, Training(optimizer="sgd", steps=7)) == Training(optimizer="sgd", steps=7, momentum=0)
+    assert [name for name in STRATEGIES if carries_control(Strategy(name=name))] == ["scaffold"]

@@ -19,6 +19,7 @@ from broker_bridge.link import Link
 from broker_bridge.outgoing import Done, Outgoing, Send
 from broker_bridge.session import Connector, Message, Session, SessionLost, Will
 from uns_topics.contract import Metric
+from uns_topics.controls import split_full
 from uns_topics.encodings import ENCODINGS
 from uns_topics.envelope import PayloadError
 from uns_topics.payloads import Writer, read
@@ -27,7 +28,7 @@ from uns_topics.presence import AggregatorStatus, ParticipantState, ParticipantS
 from uns_topics.reports import Evaluation, FeatureCell, Figure, ModelScores, PartScores, Statistics, Sums
 from uns_topics.rounds import History, Receipt, RoundAnnouncement, VersionManifest
 from uns_topics.standardisation import Moments
-from uns_topics.tensors import Role, Vector, vector_from_bytes
+from uns_topics.tensors import Role, Vector
 from uns_topics.topics import FlTopic, Kind, participant_filters
 from uns_topics.transfers import chunk_of, decode_chunk, encode_chunk, make_manifest
 from uns_topics.update import UpdateHeader, encode_update, pack_groups
@@ -125,7 +126,8 @@ class ScriptedParticipant:
         delta = np.zeros_like(base)
         step = (np.float32(self.target) - table.gather(base, Role.WEIGHT)) * np.float32(0.5)
         table.scatter(delta, Role.WEIGHT, step)
-        groups, body = pack_groups(delta, table, announcement.client.encoding)
+        control = np.full(step.size, 0.01 * self.target, np.float32) if self.plan.control else None
+        groups, body = pack_groups(delta, table, announcement.client.encoding, control)
         fields: dict[str, Any] = {
             "federation": self._federation,
             "participant": self.name,
@@ -328,7 +330,8 @@ class ScriptedParticipant:
         if assembly.is_whole:
             del self._fetching[chunk.id]
             assert self.plan is not None
-            self.held[manifest.sha256] = vector_from_bytes(assembly.content(), self.plan.template.table.size)
+            table, content = self.plan.template.table, assembly.content()
+            self.held[manifest.sha256], _ = split_full(content, table, control=self.plan.control)
             self._later(self._act)
 
     async def _perform(self, outgoing: Outgoing, effects: Any) -> None:
