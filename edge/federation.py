@@ -253,6 +253,8 @@ class Federation:
         effects = self.core.on_plan(plan, now, frozenset({plan.template.sha256}) if on_disk else frozenset())
         if on_disk:
             effects += self.core.on_template(plan.template.sha256, None, now)
+        if plan.control:  # not every trainer can follow such a plan: said before a round waits for it
+            self._start("LookAtTrainer", self._look_at_trainer())
         if not self._resumed:
             self._resumed = True
             self._start("Resume", self._resume())
@@ -363,13 +365,17 @@ class Federation:
             outcome = Reason.TRAINER_FAILED
         if isinstance(outcome, Reason):
             self._do(self.core.on_trained(outcome))
-            self._do(self.core.on_trainer(await self._workshop.trainer_reason()))
+            await self._look_at_trainer()
             return
         self.core.on_sending()
         self._do(self.core.on_trained(None))
         upload = self._begin(outcome)
         self._start("LocalOnly", self._workshop.train_local(announcement))
         await self._end(upload, outcome, announcement)
+
+    async def _look_at_trainer(self) -> None:
+        """Whether training is possible now, by the plan at hand."""
+        self._do(self.core.on_trainer(await self._workshop.trainer_reason()))
 
     async def _resume(self) -> None:
         """Ask what became of the update that was under way when this edge was stopped."""

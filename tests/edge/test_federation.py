@@ -42,6 +42,7 @@ class Bench:
         self.left: TrainedUpdate | None = None
         self.settled: list[tuple[int, str | None, Code | None]] = []
         self.choice: Served | None = None
+        self.trainer: Reason | None = None
 
     def follow(self, plan: Plan) -> bool:
         return True
@@ -68,7 +69,7 @@ class Bench:
         self._maybe("train_local")
 
     async def trainer_reason(self) -> Reason | None:
-        return None
+        return self.trainer
 
     async def accepted(self, announcement: Any) -> None:
         self._maybe("accepted")
@@ -176,6 +177,22 @@ def test_what_a_review_chooses_runs_and_is_said_and_the_next_version_is_reviewed
             world.core.held[2] = manifest_of(2)
             world.says(Kind.MODEL_CURRENT, manifest_of(2))
             await world.until(lambda: said(world) == Serves(version=2, variant=Variant.PERSONALISED))
+
+    run(main())
+
+
+def test_a_trainer_that_cannot_follow_a_plan_is_said_before_a_round_waits_for_it() -> None:
+    def said(world: World) -> tuple[Reason | None, bool]:
+        found = [m for m in world.seen.messages if m.topic == "fl/v1/tiny/up/berlin/status"]
+        body = read(FlTopic.parse(found[-1].topic), found[-1].payload)[1]
+        assert isinstance(body, ParticipantStatus)
+        return body.reason, body.can_train
+
+    async def main() -> None:
+        async with running() as world:
+            world.bench.trainer = Reason.TRAINER_WITHOUT_CORRECTION
+            world.says(Kind.PLAN, plan_of(generation=2).model_copy(update={"control": True}))
+            await world.until(lambda: said(world) == (Reason.TRAINER_WITHOUT_CORRECTION, False))
 
     run(main())
 
