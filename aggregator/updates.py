@@ -178,11 +178,11 @@ def decoded(
         steps = []
         for index in range(len(participants)):
             update = decode_update(load(index), limit)
-            delta = unpack_groups(update, table, control=control)
-            steps.append(update.header.num_steps)
             if controls is not None and (own := unpack_control(update)) is not None:
                 controls.keep(index, own)
                 del own
+            delta = unpack_groups(update, table, control=control)
+            steps.append(update.header.num_steps)
             del update  # its bytes: at most three models at once
             for role, kept in zip(roles, rows, strict=True):
                 kept.keep(index, table.gather(delta, role))

@@ -192,9 +192,11 @@ def unpack_groups(update: Update, table: TensorTable, *, control: bool = False) 
             raise ValueError(f"group {group.name} of {group.elements} elements doesn't fit the table")
         if group.name != "delta" and group.encoding != "f32":
             raise EncodingError(f"group {group.name} travels as f32, not {group.encoding}")
-        values = encoding(group.encoding).decode(update.body[start : start + group.bytes], group.elements)
+        way, raw = encoding(group.encoding), update.body[start : start + group.bytes]
         if group.name != "control":
-            table.scatter(delta, role, values)
+            table.scatter(delta, role, way.decode(raw, group.elements))
+        elif len(raw) != way.max_bytes(group.elements):
+            raise EncodingError(f"{len(raw)} bytes of group control for {group.elements} elements")
         start += group.bytes
     names = {g.name for g in update.header.groups}
     if table.elements(Role.BUFFER) and "buffer" not in names:

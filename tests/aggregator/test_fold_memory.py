@@ -23,9 +23,9 @@ BLOCKS_BYTES = 3 * 1024 * 1024
 TABLE = TensorTable(tensors=(Tensor(name="w", shape=(SIZE,), role=Role.WEIGHT, offset=0, file_offset=0),))
 
 
-def stored_update(name: str) -> bytes:
+def stored_update(name: str, *, control: bool = False) -> bytes:
     delta = np.random.default_rng(sum(name.encode())).normal(0, 1, SIZE).astype(np.float32)
-    groups, body = pack_groups(delta, TABLE, "f32")
+    groups, body = pack_groups(delta, TABLE, "f32", np.float32(0.5) * delta if control else None)
     header = UpdateHeader(
         federation="tiny",
         participant=name,
@@ -51,21 +51,24 @@ def stored_update(name: str) -> bytes:
         ("norm-clipping", 3),
         # and the reference, old (before) and moved
         ("centered-clipping", 4),
+        # and the control variate, old and new
+        ("scaffold", 5),
     ],
 )
 def test_a_few_models_whatever_the_cohort(
     name: str, models: int, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(updates_module, "SPOOL_ABOVE_BYTES", 0)
+    control = name == "scaffold"
     names = [f"plant-{i:02}" for i in range(count)]
     strategy = make_strategy(Strategy(name=name, options={"beta": 0.4} if name == "trimmed-mean" else {}))
     for n in names:
-        (tmp_path / n).write_bytes(stored_update(n))
+        (tmp_path / n).write_bytes(stored_update(n, control=control))
     tracemalloc.start()
     try:
         before = strategy.init(SIZE)
         load = lambda i: (tmp_path / names[i]).read_bytes()  # noqa: E731
-        with decoded(names, [1] * count, load, TABLE, ("f32",), tmp_path) as (weights, buffers):
+        with decoded(names, [1] * count, load, TABLE, ("f32",), tmp_path, control=control) as (weights, buffers):
             combine(np.zeros(SIZE, np.float32), strategy, before, weights, buffers, TABLE)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
