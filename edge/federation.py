@@ -16,6 +16,7 @@ from broker_bridge.downloads import IntegrityError, Subscribe, Unsubscribe
 from broker_bridge.link import Link
 from broker_bridge.outgoing import Outgoing
 from broker_bridge.session import BrokerRefused, Connector, Message, PublishRefused, Session, SessionLost, Will
+from broker_bridge.unusable import Unusable
 from broker_bridge.upload import Upload
 from edge.participation import (
     CheckTemplate,
@@ -78,7 +79,7 @@ class Federation:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.core = core
-        self.rejected: Counter[str] = Counter()
+        self.rejected = Unusable(log, "from the federation")
         """Messages of the fl tree that were not what their topic declares, by reason."""
         self.failed: Counter[str] = Counter()
         """Effects that came to nothing, by name."""
@@ -195,10 +196,7 @@ class Federation:
             topic = FlTopic.parse(message.topic)
             effects = self._understand(topic, message.payload)
         except (TopicError, PayloadError, IntegrityError) as error:
-            reason = type(error).__name__
-            self.rejected[reason] += 1
-            if self.rejected[reason] in (1, 10, 100) or self.rejected[reason] % 1000 == 0:
-                log.warning("%s: %s (%d so far)", message.topic[:200], error, self.rejected[reason])
+            self.rejected.take(message.topic, error)
             return
         self._do(effects)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -27,6 +26,7 @@ from broker_bridge.bridge.inventory import Inventory
 from broker_bridge.downloads import CHUNK_KINDS, Subscribe, Unsubscribe
 from broker_bridge.publisher import Payload, Publisher
 from broker_bridge.session import BrokerRefused, Message, PublishRefused, Session, SessionLost
+from broker_bridge.unusable import Unusable
 from uns_topics.envelope import PayloadError
 from uns_topics.payloads import read
 from uns_topics.plan import Plan
@@ -78,7 +78,7 @@ class FederationMirror:
         clock: Callable[[], float],
     ) -> None:
         self.federation = federation
-        self.refused: Counter[str] = Counter()
+        self.refused = Unusable(log, "from above")
         """Messages from the next broker that were not what their topic declares."""
         self.plan = kept_plan(custody, federation)
         self._custody = custody
@@ -138,10 +138,7 @@ class FederationMirror:
         except Exception as error:  # what comes from above ends nothing
             if not isinstance(error, PayloadError | IntegrityError):
                 log.exception("a message from above on %s failed", topic.kind.path)
-            reason = type(error).__name__
-            self.refused[reason] += 1
-            if self.refused[reason] in (1, 10, 100) or self.refused[reason] % 1000 == 0:
-                log.warning("from above, %s: %s (%d so far)", message.topic[:200], error, self.refused[reason])
+            self.refused.take(message.topic, error)
 
     def on_wants(self, participant: str, wants: Iterable[Want]) -> None:
         """What a participant, or a bridge nearer to it, says that it is fetching."""

@@ -12,6 +12,7 @@ from broker_bridge.bridge.ledger import Transfer
 from broker_bridge.link import Link
 from broker_bridge.publisher import Publisher
 from broker_bridge.session import Connector, Message, PublishRefused, Session, SessionLost, Will
+from broker_bridge.unusable import Unusable
 from uns_topics.envelope import PayloadError
 from uns_topics.payloads import Writer, read
 from uns_topics.presence import BridgeStatus, Route, Want
@@ -68,6 +69,8 @@ class Uplink:
         self._hearers = hearers
         self._with_presence = with_presence
         self._via = FlTopic(federation, Kind.VIA, participant, bridge=bridge)
+        self.unusable = Unusable(log, "from above")
+        """Messages for this participant alone that could not be read."""
         self._birth = 1
         self._will_bytes = 0
         self._session: Session | None = None
@@ -214,7 +217,7 @@ class Uplink:
                 return
             body = read(topic, message.payload)[1] if message.payload else None
         except (TopicError, PayloadError) as error:
-            log.warning("from above, ignored: %s", error)
+            self.unusable.take(message.topic, error)
             return
         match body:
             case Receipt():
