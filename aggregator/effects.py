@@ -93,14 +93,6 @@ class RecordVersionStatus(Value):
     status: VersionStatus
 
 
-class RecordOutcome(Value):
-    """Which version an accepted update went into."""
-
-    kind: Literal["record-outcome"] = "record-outcome"
-    round_number: int
-    version: Version
-
-
 class RecordRound(Value):
     """A round's end."""
 
@@ -116,7 +108,6 @@ Record = (
     | RecordVersion
     | RecordManifest
     | RecordVersionStatus
-    | RecordOutcome
     | RecordRound
 )
 

@@ -25,7 +25,6 @@ from aggregator.effects import (
     PublishCurrent,
     PublishHistory,
     PublishStatus,
-    RecordOutcome,
     RecordRound,
     RecordVersionStatus,
     RefreshRound,
@@ -277,8 +276,6 @@ def _end_round(
         current_loss=decision.current_loss if decision else None,
     )
     outputs += (RecordRound(summary=summary), PublishHistory())
-    if made is not None:
-        outputs += (RecordOutcome(round_number=ended.number, version=made),)
     without_gain = state.without_gain
     if decision is not None and decision.candidate_loss is not None and decision.current_loss is not None:
         gained = decision.promote and decision.candidate_loss < decision.current_loss

@@ -26,7 +26,6 @@ from aggregator.effects import (
     Record,
     RecordLate,
     RecordManifest,
-    RecordOutcome,
     RecordReceipt,
     RecordRound,
     RecordStatistics,
@@ -45,7 +44,7 @@ from uns_topics.rounds import Receipt, RoundSummary, VersionManifest
 KEPT_EVENTS = 100_000
 KEPT_RECEIPTS = 50_000
 KEPT_BODIES_ROUNDS = 2
-"""Rounds whose updates are kept whole after their end; older ones keep their hash and outcome."""
+"""Rounds whose updates are kept whole after their end; older ones keep their hash."""
 _SNAPSHOT = 1
 
 STATISTICS, MANIFEST, STRATEGY_STATE = "statistics", "manifest", "strategy-state"
@@ -320,7 +319,6 @@ def _record_update(connection: Connection, record: RecordUpdate, attachments: At
             "staleness": record.staleness,
             "sha256": record.sha256,
             "num_examples": record.num_examples,
-            "version": None,
             "body": attachments[record.sha256],
         },
     )
@@ -331,7 +329,7 @@ def _record_late(connection: Connection, record: RecordLate, attachments: Attach
     t = tables.updates
     for one in record.updates:
         key = (t.c.participant == one.participant) & (t.c.round_number == one.round_number)
-        values = {"counted_in": record.counted_in, "staleness": one.staleness, "version": None}
+        values = {"counted_in": record.counted_in, "staleness": one.staleness}
         connection.execute(update(t).where(key).values(values))
 
 
@@ -374,12 +372,6 @@ def _record_version_status(connection: Connection, record: RecordVersionStatus, 
     connection.execute(update(t).where(t.c.version == record.version).values(status=record.status))
 
 
-def _record_outcome(connection: Connection, record: RecordOutcome, attachments: Attachments) -> None:
-    del attachments
-    t = tables.updates
-    connection.execute(update(t).where(t.c.counted_in == record.round_number).values(version=record.version))
-
-
 def _record_round(connection: Connection, record: RecordRound, attachments: Attachments) -> None:
     del attachments
     keys = {"round_number": record.summary.round_number}
@@ -394,7 +386,6 @@ _RECORDERS: dict[type[Record], Any] = {
     RecordVersion: _record_version,
     RecordManifest: _record_manifest,
     RecordVersionStatus: _record_version_status,
-    RecordOutcome: _record_outcome,
     RecordRound: _record_round,
 }
 

@@ -38,7 +38,6 @@ updates = Table(
     Column("staleness", Integer, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("num_examples", BigInteger, nullable=False),
-    Column("version", Integer, nullable=True),
     Column("body", LargeBinary, nullable=True),
 )
 receipts = Table(

@@ -263,6 +263,18 @@ def test_old_updates_are_let_go(tmp_path: Path) -> None:
     process.store.close()
 
 
+def test_a_store_from_before_goes_on(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    store = Store(sqlite_url(config.data_dir))
+    with store._transaction() as connection:  # as it was when an update's row named the version that it went into
+        connection.exec_driver_sql("ALTER TABLE updates ADD COLUMN version INTEGER")
+    store.close()
+    process = Process(tmp_path)
+    play(process)
+    assert process.store.update_bytes("a", 1)
+    process.store.close()
+
+
 def test_every_commit_is_on_disk(tmp_path: Path) -> None:
     store = Store(sqlite_url(tmp_path))
     with store._transaction() as connection:

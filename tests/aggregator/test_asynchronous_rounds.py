@@ -11,7 +11,6 @@ from aggregator.effects import (
     Aggregate,
     AnnounceRound,
     RecordLate,
-    RecordOutcome,
     RecordReceipt,
     RecordRound,
     RecordUpdate,
@@ -204,7 +203,7 @@ def test_a_participant_counts_with_a_late_and_a_fresh_update() -> None:
     world.do(late)
     world.send("c", "b")
     assert world.of(Aggregate)[-1].participants == ("b", "c", "c")
-    assert [v.version for v in world.of(RecordOutcome)] == [2]
+    assert [r.summary.version for r in world.of(RecordRound)] == [2]
 
 
 def test_what_is_older_than_the_limit_is_stale() -> None:
