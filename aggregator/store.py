@@ -46,6 +46,8 @@ KEPT_RECEIPTS = 50_000
 KEPT_BODIES_ROUNDS = 2
 """Rounds whose updates are kept whole after their end; older ones keep their hash."""
 _SNAPSHOT = 1
+_PAGE_BYTES = 16 * 1024
+"""Of a new SQLite file. An update fills a hundred pages of the usual 4 KiB, and each costs two writes."""
 
 STATISTICS, MANIFEST, STRATEGY_STATE = "statistics", "manifest", "strategy-state"
 STEP, STEP_RESIDUAL = "step", "step-residual"
@@ -298,6 +300,7 @@ def _durable(connection: Any, record: object) -> None:
     """A commit that returned survives a power cut; readers don't wait for the writer."""
     del record
     cursor = connection.cursor()
+    cursor.execute(f"PRAGMA page_size={_PAGE_BYTES}")  # before anything else: a file that is there keeps its own
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.close()

@@ -279,6 +279,7 @@ def test_every_commit_is_on_disk(tmp_path: Path) -> None:
     store = Store(sqlite_url(tmp_path))
     with store._transaction() as connection:
         modes = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
+        assert connection.exec_driver_sql("PRAGMA page_size").scalar() == 16 * 1024
     assert modes == ["wal", 2]
     store.close()
 
