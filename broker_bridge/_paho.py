@@ -100,6 +100,7 @@ class Driver:
         self._sock = sock
         self._fd = sock.fileno()
         self._config = config
+        self._address = config.address  # put together from the URL each time that it is asked
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._timer: asyncio.TimerHandle | None = None
@@ -129,7 +130,7 @@ class Driver:
     async def accepted(self) -> None:
         """Wait for CONNACK. Raises: BrokerRefused, BrokerUnreachable."""
         await _first(self._connack, self._over)
-        address = self._config.address
+        address = self._address
         if not self._connack.done():
             hint = " (does it speak MQTT 5?)" if self._config.protocol == "5" else ""
             raise BrokerUnreachable(f"broker {address} unreachable: {self._reason} before it answered{hint}")
@@ -142,7 +143,7 @@ class Driver:
     async def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
         """Publish; at QoS 0 return when it is written, at QoS 1 after PUBACK. Raises: SessionLost, PublishRefused."""
         self.check()
-        address, limit = self._config.address, self.max_packet_bytes
+        address, limit = self._address, self.max_packet_bytes
         # The fixed header takes up to 5 bytes; topic length, packet id and the length of properties take 5 more.
         if limit is not None and len(payload) + len(topic.encode()) + 10 > limit:
             why = "over WebSocket" if limit == MAX_PACKET_BYTES and self._config.websocket else "it announced"
@@ -248,7 +249,7 @@ class Driver:
             acknowledgement.set_result(None)
 
     def _lost(self) -> SessionLost:
-        return SessionLost(f"connection to broker {self._config.address} lost: {self._reason or 'not connected'}")
+        return SessionLost(f"connection to broker {self._address} lost: {self._reason or 'not connected'}")
 
     def _on_connect(
         self, _client: mqtt.Client, _userdata: Any, _flags: mqtt.ConnectFlags, code: ReasonCode, properties: Properties
