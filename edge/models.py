@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from uns_topics.golden import agrees, golden_outputs, open_session
+from uns_topics.golden import agrees, golden_outputs_of, open_session
 from uns_topics.presence import Variant
 from uns_topics.rounds import VersionManifest
 from uns_topics.template import CONTEXT_INPUT, FEATURES_INPUT, Lineage, Template, TemplateError, read_template
@@ -73,12 +73,13 @@ def open_version(template: Template, vector: Vector, manifest: VersionManifest, 
         raise ModelRefused(f"version {manifest.version}: the control variate is not the one that the manifest names")
     raw = template.file(vector, template.version_info(manifest.version, manifest.generation, manifest.lineage))
     try:
-        outputs = golden_outputs(template, raw)
+        session = open_session(raw)
+        outputs = golden_outputs_of(template, session)
     except Exception as error:  # onnxruntime raises many types; whatever it is, this version must not serve
         raise ModelRefused(f"onnxruntime can't run version {manifest.version}: {type(error).__name__}") from error
     if not agrees(outputs, manifest.golden):
         raise ModelRefused(f"version {manifest.version} gives other outputs here than at the aggregator")
-    return Model(template, vector, open_session(raw), manifest.lineage, control)
+    return Model(template, vector, session, manifest.lineage, control)
 
 
 def open_own(template: Template, vector: Vector) -> Model:

@@ -38,13 +38,25 @@ def open_session(file: bytes) -> onnxruntime.InferenceSession:
 
 def run_model(file: bytes, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
     """The model's one output for these inputs: shape (n,)."""
-    outputs: list[npt.NDArray[np.float32]] = open_session(file).run(None, dict(inputs))
+    return run_session(open_session(file), inputs)
+
+
+def run_session(
+    session: onnxruntime.InferenceSession, inputs: Mapping[str, npt.NDArray[Any]]
+) -> npt.NDArray[np.float32]:
+    """The one output of a model that is open: shape (n,)."""
+    outputs: list[npt.NDArray[np.float32]] = session.run(None, dict(inputs))
     return outputs[0].reshape(-1)
 
 
 def golden_outputs(template: Template, file: bytes) -> list[float]:
     """Outputs of a model file for the template's golden inputs."""
-    return [float(y) for y in run_model(file, golden_inputs(template.sha256, template.contract))]
+    return golden_outputs_of(template, open_session(file))
+
+
+def golden_outputs_of(template: Template, session: onnxruntime.InferenceSession) -> list[float]:
+    """The same of a model that is open."""
+    return [float(y) for y in run_session(session, golden_inputs(template.sha256, template.contract))]
 
 
 def agrees(ours: Sequence[float], theirs: Sequence[float], tolerance: float = TOLERANCE) -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 from edge.models import ModelRefused, ModelStore, OwnModel, open_version
 from tests.edge.versions import TEMPLATE, control_of, controlled, manifest_of, vector_of
+from uns_topics.golden import open_session
 from uns_topics.presence import Variant
 
 
@@ -30,6 +31,13 @@ def test_a_version_serves_only_as_what_its_manifest_says() -> None:
     lying = manifest_of(3).model_copy(update={"golden": manifest_of(4).golden})
     with pytest.raises(ModelRefused, match="other outputs"):
         open_version(TEMPLATE, vector_of(3), lying)
+
+
+def test_a_version_is_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    monkeypatch.setattr("edge.models.open_session", lambda raw: opened.append(raw) or open_session(raw))
+    open_version(TEMPLATE, vector_of(3), manifest_of(3))
+    assert len(opened) == 1
 
 
 def test_what_was_saved_is_read_back(tmp_path: Path) -> None:
