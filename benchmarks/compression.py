@@ -112,7 +112,7 @@ def one_seed(seed: int, args: argparse.Namespace, scenario: Solder | Turbofan) -
     """All encodings on the same plants and the same draws."""
     with tempfile.TemporaryDirectory() as name:
         case = scenario.case(seed, Path(name))
-        results = {encoding: federate(case, encoding, args, seed, seed) for encoding in ENCODINGS}
+        results = {encoding: federate(case, encoding, args, seed, seed) for encoding in args.encodings}
         return {**results, YARDSTICK: federate(case, "f32", args, seed, seed + 1_000)}
 
 
@@ -129,6 +129,10 @@ def line(name: str, results: list[dict[str, Outcome]], scenario: Solder | Turbof
     return f"| {' | '.join(cells)} |"
 
 
+def _encodings(text: str) -> tuple[str, ...]:
+    return tuple(name for name in ENCODINGS if name == "f32" or name in text.split(","))
+
+
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
     """The command line; what isn't given is the scenario's."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -139,6 +143,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="of each participant in a round")
     parser.add_argument("--share", type=float, default=0.3, help="of the participants in each round")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--encodings", type=_encodings, default=ENCODINGS, help="f32 is always one")
     parser.add_argument("--hidden", type=lambda text: tuple(int(w) for w in text.split(",")))
     args = parser.parse_args(given)
     for name in ("plants", "rounds", "hidden"):
@@ -161,7 +166,7 @@ def main(given: list[str] | None = None) -> None:
     headings = ("encoding", "bytes up", "times fewer", "bytes down", "times fewer", scenario.metric)
     print(f"| {' | '.join(headings)} | against f32 ({scenario.unit}) |")
     print("|---|---|---|---|---|---|---|")
-    for name in (*ENCODINGS, YARDSTICK):
+    for name in (*args.encodings, YARDSTICK):
         print(line(name, results, scenario))
 
 
