@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,11 +9,9 @@ from typing import Protocol
 
 import numpy as np
 
+from aggregator.kept import KeptRows, Rows
 from uns_topics.tensors import Role, TensorTable, Vector
-from uns_topics.update import decode_update, max_update_bytes, unpack_control, unpack_groups
-
-SPOOL_ABOVE_BYTES = 64 * 1024 * 1024
-"""Decoded updates larger than this together lie in a temporary file, so that memory doesn't grow with the cohort."""
+from uns_topics.update import ROLES, decode_update, max_update_bytes, split_groups
 
 
 class UpdateSet(Protocol):
@@ -52,13 +48,6 @@ class UpdateSet(Protocol):
 
     def blocks(self, start: int, stop: int) -> Iterator[Vector]:
         """Elements [start, stop) of each delta, in participant order; read-only, float32."""
-
-
-class Rows(Protocol):
-    """Deltas by their index, in whatever order they came."""
-
-    def block(self, index: int, start: int, stop: int) -> Vector:
-        """Elements [start, stop) of one of them; not to be written to."""
 
 
 class ArrayUpdates:
@@ -115,38 +104,6 @@ class _InMemory:
         return row
 
 
-class SpooledRows:
-    """Rows of `size` float32 in a file without a name. Read, not mapped: mapped pages would count as our memory."""
-
-    def __init__(self, descriptor: int, size: int) -> None:
-        self._descriptor = descriptor
-        self._size = size
-
-    def keep(self, index: int, row: Vector) -> None:
-        """Write a row."""
-        view, offset = memoryview(row.data).cast("B"), 4 * index * self._size
-        while len(view):
-            written = os.pwrite(self._descriptor, view, offset)
-            view, offset = view[written:], offset + written
-
-    def block(self, index: int, start: int, stop: int) -> Vector:
-        raw = os.pread(self._descriptor, 4 * (stop - start), 4 * (index * self._size + start))
-        if len(raw) != 4 * (stop - start):
-            raise OSError(f"the file of decoded updates ends after {len(raw)} bytes of a block")
-        return np.frombuffer(raw, np.float32)
-
-
-class _Array:
-    def __init__(self, count: int, size: int) -> None:
-        self._rows = np.empty((count, size), np.float32)
-
-    def keep(self, index: int, row: Vector) -> None:
-        self._rows[index] = row
-
-    def block(self, index: int, start: int, stop: int) -> Vector:
-        return self._rows[index, start:stop]
-
-
 @contextmanager
 def decoded(
     participants: Sequence[str],
@@ -159,7 +116,7 @@ def decoded(
     *,
     control: bool = False,
 ) -> Iterator[tuple[ArrayUpdates, ArrayUpdates]]:
-    """The `weight` and the `buffer` deltas of stored updates, each update decoded once; readable within the context.
+    """The `weight` and the `buffer` deltas of stored updates, each update read once; readable within the context.
 
     Args:
         load: the encoded bytes of an update, by its index.
@@ -173,26 +130,24 @@ def decoded(
     limit = max_update_bytes(table, encodings, control=control)
     roles = (Role.WEIGHT, Role.BUFFER)
     with ExitStack() as stack:
-        rows = [_rows(len(participants), table.elements(role), folder, stack) for role in roles]
-        controls = _rows(len(participants), table.elements(Role.WEIGHT), folder, stack) if control else None
+        kept = {role: KeptRows(table.elements(role), folder, stack) for role in roles}
+        controls = KeptRows(table.elements(Role.WEIGHT), folder, stack) if control else None
         steps = []
         for index in range(len(participants)):
             update = decode_update(load(index), limit)
-            if controls is not None and (own := unpack_control(update)) is not None:
-                controls.keep(index, own)
-                del own
-            delta = unpack_groups(update, table, control=control)
             steps.append(update.header.num_steps)
-            del update  # its bytes: at most three models at once
-            for role, kept in zip(roles, rows, strict=True):
-                kept.keep(index, table.gather(delta, role))
-            del delta
+            groups = split_groups(update, table, control=control)
+            for group, (name, raw) in groups.items():
+                rows = controls if group == "control" else kept[ROLES[group]]
+                assert rows is not None  # `split_groups` lets none pass where the plan has none
+                rows.keep(index, name, raw)
+            del update, groups, raw  # an update that is kept elsewhere goes before the next one is read
 
-        def made(role: Role, kept: SpooledRows | _Array, beside: ArrayUpdates | None = None) -> ArrayUpdates:
+        def made(role: Role, rows: KeptRows, beside: ArrayUpdates | None = None) -> ArrayUpdates:
             return ArrayUpdates(
                 participants,
                 weights,
-                kept,
+                rows,
                 size=table.elements(role),
                 steps=steps,
                 staleness=staleness,
@@ -200,10 +155,4 @@ def decoded(
             )
 
         beside = made(Role.WEIGHT, controls) if controls is not None else None
-        yield made(Role.WEIGHT, rows[0], beside), made(Role.BUFFER, rows[1])
-
-
-def _rows(count: int, size: int, folder: Path, stack: ExitStack) -> SpooledRows | _Array:
-    if 4 * count * size <= SPOOL_ABOVE_BYTES:
-        return _Array(count, size)
-    return SpooledRows(stack.enter_context(tempfile.TemporaryFile(dir=folder)).fileno(), size)
+        yield made(Role.WEIGHT, kept[Role.WEIGHT], beside), made(Role.BUFFER, kept[Role.BUFFER])

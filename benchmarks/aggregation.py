@@ -14,17 +14,19 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
 from aggregator.fold import weighted_mean
+from aggregator.kept import KeptRows
 from aggregator.strategies import make_strategy
-from aggregator.updates import ArrayUpdates, SpooledRows
+from aggregator.updates import ArrayUpdates
 from benchmarks.support import row
 from tests.support.flower_environment import ROOT, flower_python
 from uns_topics.plan import Strategy
-from uns_topics.tensors import Role, Tensor, TensorTable
+from uns_topics.tensors import Role, Tensor, TensorTable, vector_bytes
 
 SIZES = ((10, 10**6), (100, 10**6), (10, 10**7), (100, 10**7))
 ROBUST = ((20, 10**6), (100, 10**6))
@@ -100,11 +102,11 @@ def fold(count: int, size: int) -> None:
 
     ours = timed(headgate)
     line("  Headgate", ours, gigabytes, ours, peak_bytes(headgate))
-    with tempfile.TemporaryFile() as file:
-        spool = SpooledRows(file.fileno(), size)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        kept = KeptRows(size, Path(folder), stack, memory_bytes=0)
         for index, values in enumerate(rows):
-            spool.keep(index, values)
-        stored = ArrayUpdates(names, weights, spool, size=size)
+            kept.keep(index, "f32", memoryview(vector_bytes(values)))
+        stored = ArrayUpdates(names, weights, kept, size=size)
         seconds, peak = timed(lambda: weighted_mean(stored)), peak_bytes(lambda: weighted_mean(stored))
         line("  Headgate, decoded updates in a file", seconds, gigabytes, ours, peak)
 

@@ -44,6 +44,22 @@ class Encoding(Protocol):
         """
 
 
+class Blockwise(Encoding, Protocol):
+    """An encoding of which any run of whole blocks can be decoded alone: what was cut out is encoded the same way."""
+
+    block: int
+    """Elements of a block."""
+
+    def check(self, raw: memoryview | bytes, elements: int) -> None:
+        """Raises: EncodingError: wrong length, or bytes that `encode` never gives."""
+
+    def cut(self, elements: int, start: int, stop: int) -> tuple[tuple[int, int], ...]:
+        """Where the bytes of elements [start, stop) are: (first, end) of each piece; start: a multiple of `block`."""
+
+    def decode_checked(self, raw: memoryview | bytes, elements: int) -> Vector:
+        """Decode what `check` let pass, or what was cut out of that. Returns: shape (elements,), float32."""
+
+
 def check_limit(values: Vector, name: str) -> None:
     """Raises: EncodingError: a value is NaN or beyond what a scale can carry."""
     if values.size and not max(float(values.max()), -float(values.min())) <= LIMIT:

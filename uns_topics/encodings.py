@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from uns_topics.encoding_base import Encoding, EncodingError
+from uns_topics.encoding_base import Blockwise, Encoding, EncodingError
 from uns_topics.quantised import Int8, Ternary
 from uns_topics.sparse import TOPK_INT8, TOPK_SIGN
 from uns_topics.tensors import Vector
@@ -37,7 +37,8 @@ class _Float:
         return np.frombuffer(raw, self._dtype).astype(np.float32)
 
 
-_KNOWN: tuple[Encoding, ...] = (_Float("f32", "<f4"), _Float("f16", "<f2"), Int8(), Ternary(), TOPK_INT8, TOPK_SIGN)
+_QUANTISED: tuple[Blockwise, ...] = (Int8(), Ternary())
+_KNOWN: tuple[Encoding, ...] = (_Float("f32", "<f4"), _Float("f16", "<f2"), *_QUANTISED, TOPK_INT8, TOPK_SIGN)
 ENCODINGS: dict[str, Encoding] = {e.name: e for e in _KNOWN}
 
 
@@ -48,4 +49,9 @@ def encoding(name: str) -> Encoding:
     return ENCODINGS[name]
 
 
-__all__ = ["ENCODINGS", "Encoding", "EncodingError", "encoding"]
+def blockwise(name: str) -> Blockwise | None:
+    """The encoding of this name, if blocks of it can be decoded alone."""
+    return next((e for e in _QUANTISED if e.name == name), None)
+
+
+__all__ = ["ENCODINGS", "Encoding", "EncodingError", "blockwise", "encoding"]

@@ -41,6 +41,7 @@ class Int8:
     name = "int8"
     linear = False
     feedback = True
+    block = BLOCK
 
     def max_bytes(self, elements: int) -> int:
         """Four bytes per block and one per element."""
@@ -62,7 +63,7 @@ class Int8:
     def decode(self, raw: memoryview | bytes, elements: int) -> Vector:
         """Step times scale."""
         self.check(raw, elements)
-        return self.decode_checked(raw, elements, 0, elements)
+        return self.decode_checked(raw, elements)
 
     def check(self, raw: memoryview | bytes, elements: int) -> None:
         """Raises: EncodingError: wrong length, or bytes that `encode` never gives."""
@@ -76,12 +77,17 @@ class Int8:
             if (used != np.where(scales[of] > 0, MAX_INT8, 0)).any():
                 raise EncodingError("a block of int8 whose scale is not that of its largest element")
 
-    def decode_checked(self, raw: memoryview | bytes, elements: int, start: int, stop: int) -> Vector:
-        """Elements [start, stop) of bytes that `check` let pass; start: a multiple of `BLOCK`."""
+    def cut(self, elements: int, start: int, stop: int) -> tuple[tuple[int, int], ...]:
+        """Scales and steps of a run of elements."""
+        first = 4 * _blocks(elements)
+        return (4 * (start // BLOCK), 4 * _blocks(stop)), (first + start, first + stop)
+
+    def decode_checked(self, raw: memoryview | bytes, elements: int) -> Vector:
+        """Step times scale, of what `check` let pass."""
         scales = np.frombuffer(raw, "<f4", _blocks(elements))
-        steps = np.frombuffer(raw, np.int8, stop - start, scales.nbytes + start)
-        values = np.empty(stop - start, np.float32)
-        for part, of in _runs(start, stop):
+        steps = np.frombuffer(raw, np.int8, offset=scales.nbytes)
+        values = np.empty(elements, np.float32)
+        for part, of in _runs(elements):
             _scale(steps[part], scales[of], values[part])
         return values
 
@@ -93,6 +99,7 @@ class Ternary:
     name = "ternary"
     linear = False
     feedback = True
+    block = BLOCK
 
     def max_bytes(self, elements: int) -> int:
         """Four bytes per block and one per five elements."""
@@ -127,7 +134,7 @@ class Ternary:
     def decode(self, raw: memoryview | bytes, elements: int) -> Vector:
         """Trit times scale."""
         self.check(raw, elements)
-        return self.decode_checked(raw, elements, 0, elements)
+        return self.decode_checked(raw, elements)
 
     def check(self, raw: memoryview | bytes, elements: int) -> None:
         """Raises: EncodingError: wrong length, or bytes that `encode` never gives."""
@@ -143,15 +150,24 @@ class Ternary:
         if packed.size and (is_used != (scales > 0)).any():
             raise EncodingError("a block of ternary has a scale exactly where an element is not zero")
 
-    def decode_checked(self, raw: memoryview | bytes, elements: int, start: int, stop: int) -> Vector:
-        """Elements [start, stop) of bytes that `check` let pass; start: a multiple of `BLOCK`."""
+    def cut(self, elements: int, start: int, stop: int) -> tuple[tuple[int, int], ...]:
+        """Scales and packed trits of a run of elements."""
+        first = 4 * _blocks(elements)
+        return (4 * (start // BLOCK), 4 * _blocks(stop)), (first + start // _TRITS, first + -(-stop // _TRITS))
+
+    def decode_checked(self, raw: memoryview | bytes, elements: int) -> Vector:
+        """Trit times scale, of what `check` let pass."""
         scales = np.frombuffer(raw, "<f4", _blocks(elements))
-        packed = np.frombuffer(raw, np.uint8, -(-(stop - start) // _TRITS), scales.nbytes + start // _TRITS)
-        values = np.empty(stop - start, np.float32)
-        for part, of in _runs(start, stop):
-            trits = _trits(packed[part.start // _TRITS : -(-part.stop // _TRITS)])
-            _scale(trits[: part.stop - part.start], scales[of], values[part])
-        return values
+        packed = np.frombuffer(raw, np.uint8, offset=scales.nbytes)
+        if packed.size % 2:
+            packed = np.append(packed, np.uint8(_ALL_ZERO))
+        indices, table = packed.view("<u2"), _pairs()
+        values = np.empty(indices.size * 2 * _TRITS, np.float32)
+        for part, of in _runs(elements):
+            pieces = slice(part.start // (2 * _TRITS), -(-part.stop // (2 * _TRITS)))
+            np.take(table, indices[pieces], out=values.view(_PAIR)[pieces], mode="clip")
+            _scale(values[part], scales[of], values[part])
+        return values[:elements]
 
 
 @cache
@@ -162,13 +178,6 @@ def _pairs() -> npt.NDArray[np.void]:
     return np.concatenate((first, second), axis=1).view(_PAIR).ravel()
 
 
-def _trits(packed: npt.NDArray[np.uint8]) -> Vector:
-    """Five trits of each byte as float32, and perhaps five more."""
-    if packed.size % 2:
-        packed = np.append(packed, np.uint8(_ALL_ZERO))
-    return np.take(_pairs(), packed.view("<u2"), mode="clip").view(np.float32)
-
-
 def _scale(values: npt.NDArray[np.float32] | npt.NDArray[np.int8], scales: Vector, out: Vector) -> None:
     """Each block times its scale."""
     whole = values.size - values.size % BLOCK
@@ -177,11 +186,11 @@ def _scale(values: npt.NDArray[np.float32] | npt.NDArray[np.int8], scales: Vecto
         np.multiply(values[whole:], scales[-1], out=out[whole:])
 
 
-def _runs(start: int, stop: int) -> Iterator[tuple[slice, slice]]:
-    """A few blocks at a time: which of the elements from `start` on they are, and which blocks."""
-    for first in range(start, stop, _BATCH * BLOCK):
-        last = min(first + _BATCH * BLOCK, stop)
-        yield slice(first - start, last - start), slice(first // BLOCK, _blocks(last))
+def _runs(elements: int) -> Iterator[tuple[slice, slice]]:
+    """A few blocks at a time: which elements they are, and which blocks."""
+    for first in range(0, _blocks(elements), _BATCH):
+        last = min(first + _BATCH, _blocks(elements))
+        yield slice(first * BLOCK, min(last * BLOCK, elements)), slice(first, last)
 
 
 def _blocks(elements: int) -> int:
@@ -199,7 +208,5 @@ def _rows(values: npt.NDArray[Element]) -> npt.NDArray[Element]:
 
 def _batches(values: npt.NDArray[Element]) -> Iterator[tuple[slice, npt.NDArray[Element], slice]]:
     """A few blocks at a time: which elements they are, as rows, and which blocks."""
-    for first in range(0, _blocks(values.size), _BATCH):
-        last = min(first + _BATCH, _blocks(values.size))
-        part = slice(first * BLOCK, min(last * BLOCK, values.size))
-        yield part, _rows(values[part]), slice(first, last)
+    for part, of in _runs(values.size):
+        yield part, _rows(values[part]), of

@@ -26,7 +26,8 @@ _ALIGNMENT = 64
 _FIXARRAY_3 = 0x93
 _BIN32 = 0xC6
 _PLAIN = frozenset({"f32", "f16"})
-_ROLES = {"delta": Role.WEIGHT, "buffer": Role.BUFFER, "control": Role.WEIGHT}
+ROLES = {"delta": Role.WEIGHT, "buffer": Role.BUFFER, "control": Role.WEIGHT}
+"""Which tensors a group has an element for each of."""
 
 
 Metric = Literal["loss"]
@@ -185,25 +186,38 @@ def unpack_groups(update: Update, table: TensorTable, *, control: bool = False) 
     Raises: EncodingError: unknown encoding or wrong length. ValueError: a group doesn't fit the table.
     """
     delta = np.zeros(table.size, np.float32)
+    for group, (name, raw) in split_groups(update, table, control=control).items():
+        if group != "control":
+            role = ROLES[group]
+            table.scatter(delta, role, encoding(name).decode(raw, table.elements(role)))
+    return delta
+
+
+def split_groups(update: Update, table: TensorTable, *, control: bool = False) -> dict[str, tuple[str, memoryview]]:
+    """Each group's encoding and bytes, as they were sent, by the group's name.
+
+    Args: control: whether the plan has control variates.
+    Raises: EncodingError: another encoding than f32 where that is due, or a control of another length. ValueError: a
+        group doesn't fit the table, or is missing.
+    """
+    found: dict[str, tuple[str, memoryview]] = {}
     start = 0
     for group in update.header.groups:
-        role = _ROLES[group.name]
-        if group.elements != table.elements(role) or (group.name == "control" and not control):
+        elements = table.elements(ROLES[group.name])
+        if group.elements != elements or (group.name == "control" and not control):
             raise ValueError(f"group {group.name} of {group.elements} elements doesn't fit the table")
         if group.name != "delta" and group.encoding != "f32":
             raise EncodingError(f"group {group.name} travels as f32, not {group.encoding}")
-        way, raw = encoding(group.encoding), update.body[start : start + group.bytes]
-        if group.name != "control":
-            table.scatter(delta, role, way.decode(raw, group.elements))
-        elif len(raw) != way.max_bytes(group.elements):
-            raise EncodingError(f"{len(raw)} bytes of group control for {group.elements} elements")
+        raw = update.body[start : start + group.bytes]
+        if group.name == "control" and len(raw) != 4 * elements:
+            raise EncodingError(f"{len(raw)} bytes of group control for {elements} elements")
+        found[group.name] = group.encoding, raw
         start += group.bytes
-    names = {g.name for g in update.header.groups}
-    if table.elements(Role.BUFFER) and "buffer" not in names:
+    if table.elements(Role.BUFFER) and "buffer" not in found:
         raise ValueError("the table has buffers and the update has none")
-    if control and "control" not in names:
+    if control and "control" not in found:
         raise ValueError("the plan has control variates and the update has none")
-    return delta
+    return found
 
 
 def unpack_control(update: Update) -> Vector | None:

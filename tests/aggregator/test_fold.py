@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator import updates as updates_module
+from aggregator import kept
 from aggregator.fold import BLOCK, GROUP, EmptyCohort, FoldError, ZeroWeight, capped, weighted_mean, weighted_sum
 from aggregator.updates import ArrayUpdates, decoded
 from tests.support.tiny_template import tiny_template
@@ -89,7 +89,7 @@ def test_a_cap_leaves_small_ones_in_proportion() -> None:
 @pytest.mark.parametrize("spooled", [False, True])
 def test_stored_updates_are_decoded_by_role(spooled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if spooled:
-        monkeypatch.setattr(updates_module, "SPOOL_ABOVE_BYTES", 0)
+        monkeypatch.setattr(kept, "SPOOL_ABOVE_BYTES", 0)
     table = tiny_template(buffer=True).table
     stored, vectors = {}, {}
     for i, name in enumerate(("b", "a")):
@@ -128,7 +128,7 @@ def test_control_variates_are_decoded_beside_their_deltas(
     spooled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if spooled:
-        monkeypatch.setattr(updates_module, "SPOOL_ABOVE_BYTES", 0)
+        monkeypatch.setattr(kept, "SPOOL_ABOVE_BYTES", 0)
     table = tiny_template(buffer=True).table
     size = table.elements(Role.WEIGHT)
     stored = {}

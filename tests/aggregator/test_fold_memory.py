@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aggregator import updates as updates_module
+from aggregator import kept
 from aggregator.combine import combine
 from aggregator.strategies import make_strategy
 from aggregator.updates import decoded
@@ -58,7 +58,7 @@ def stored_update(name: str, *, control: bool = False) -> bytes:
 def test_a_few_models_whatever_the_cohort(
     name: str, models: int, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(updates_module, "SPOOL_ABOVE_BYTES", 0)
+    monkeypatch.setattr(kept, "SPOOL_ABOVE_BYTES", 0)
     control = name == "scaffold"
     names = [f"plant-{i:02}" for i in range(count)]
     strategy = make_strategy(Strategy(name=name, options={"beta": 0.4} if name == "trimmed-mean" else {}))

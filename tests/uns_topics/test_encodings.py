@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__  # type: ignore[attr-defined]
 
 from uns_topics.encoding_base import LIMIT, TINY
-from uns_topics.encodings import ENCODINGS, Encoding, EncodingError, encoding
+from uns_topics.encodings import ENCODINGS, Encoding, EncodingError, blockwise, encoding
 from uns_topics.quantised import BLOCK
 from uns_topics.sparse import most_kept
 from uns_topics.sums import stable_sum
@@ -62,6 +62,19 @@ def test_every_step_brings_the_residual_nearer(way: Encoding, size: int, kind: s
     }[kind]
     left = values.astype(np.float64) - way.decode(way.encode(values), size)
     assert np.square(left).sum() < np.square(values, dtype=np.float64).sum()
+
+
+@pytest.mark.parametrize("name", ["int8", "ternary"])
+@pytest.mark.parametrize("size", [n for n in SIZES if n])
+def test_what_is_cut_out_decodes_to_the_same_bits(name: str, size: int) -> None:
+    way = blockwise(name)
+    assert way is not None
+    raw = way.encode(values_of(size, size))
+    whole = way.decode(raw, size)
+    starts = range(0, size, 7 * way.block)
+    for start, stop in [(s, e) for s in starts for e in (s + 1, s + way.block + 3, size) if e <= size]:
+        pieces = b"".join(raw[first:end] for first, end in way.cut(size, start, stop))
+        np.testing.assert_array_equal(way.decode_checked(pieces, stop - start), whole[start:stop])
 
 
 def test_int8_is_the_nearest_step_of_the_largest_over_127() -> None:
