@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 # Flower, which tests and benchmarks compare with, has an environment of its own: its pins are not ours.
 FLOWER_VENV ?= .venv-flower
+# NVFlare too, for benchmarks alone.
+NVFLARE_VENV ?= .venv-nvflare
 ARGS ?=
 # Where pip must be told an index for the CPU build of torch:
 #   make demo PIP_ARGS='--extra-index-url ADDRESS'
@@ -10,7 +12,8 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.headgate-installed
 FLOWER_STAMP := $(FLOWER_VENV)/.flower-installed
-export FLOWER_VENV
+NVFLARE_STAMP := $(NVFLARE_VENV)/.nvflare-installed
+export FLOWER_VENV NVFLARE_VENV
 
 .PHONY: demo test check bench clean
 .DEFAULT_GOAL := help
@@ -30,6 +33,10 @@ $(FLOWER_STAMP): scripts/flower-requirements.txt scripts/setup-flower | $(STAMP)
 	@PYTHON='$(PYTHON)' PIP_ARGS='$(PIP_ARGS)' scripts/setup-flower
 	@touch $@
 
+$(NVFLARE_STAMP): scripts/nvflare-requirements.txt scripts/setup-nvflare | $(STAMP)
+	@PYTHON='$(PYTHON)' PIP_ARGS='$(PIP_ARGS)' scripts/setup-nvflare
+	@touch $@
+
 demo: $(STAMP)
 	@$(BIN)/headgate demo $(ARGS)
 
@@ -42,9 +49,9 @@ test: $(STAMP) $(FLOWER_STAMP) check
 	@scripts/need-test-programs
 	$(BIN)/pytest $(ARGS)
 
-bench: $(STAMP) $(FLOWER_STAMP)
+bench: $(STAMP) $(FLOWER_STAMP) $(NVFLARE_STAMP)
 	@scripts/need-test-programs
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(FLOWER_VENV)
+	rm -rf $(VENV) $(FLOWER_VENV) $(NVFLARE_VENV)

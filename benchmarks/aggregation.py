@@ -1,6 +1,8 @@
-"""Folding updates beside Flower, plain numpy, BLAS and memcpy; median and trimmed mean beside numpy and Flower.
+"""Folding updates beside Flower, NVFlare, numpy, BLAS and memcpy; median and trimmed mean beside numpy and Flower.
 
 GB/s: bytes of float32 deltas read per second, the best of a few runs. `ours 2.0x`: Headgate is twice as fast.
+Whole path: from updates' stored bytes to the mean (unpack, check, decode, fold), in parameters per second; NVFlare's
+helper holds its float32 tensors already.
 """
 
 from __future__ import annotations
@@ -22,13 +24,16 @@ import numpy as np
 from aggregator.fold import weighted_mean
 from aggregator.kept import KeptRows
 from aggregator.strategies import make_strategy
-from aggregator.updates import ArrayUpdates
+from aggregator.updates import ArrayUpdates, decoded
 from benchmarks.support import row
 from tests.support.flower_environment import ROOT, flower_python
+from tests.support.nvflare_environment import nvflare_python
 from uns_topics.plan import Strategy
 from uns_topics.tensors import Role, Tensor, TensorTable, vector_bytes
+from uns_topics.update import UpdateHeader, pack_groups, pack_update
 
 SIZES = ((10, 10**6), (100, 10**6), (10, 10**7), (100, 10**7))
+ENCODED = ("f32", "int8", "ternary")
 ROBUST = ((20, 10**6), (100, 10**6))
 TIMES = 3
 
@@ -61,6 +66,17 @@ def flower(what: str, count: int, size: int) -> dict[str, float] | None:
     program = str(Path(__file__).parent / "flower_aggregation.py")
     command = [str(python), program, what, str(count), str(size)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def nvflare(count: int, size: int) -> dict[str, float] | None:
+    """NVFlare's figures, from a process in its own environment."""
+    python = nvflare_python()
+    if python is None:
+        return None
+    program = str(Path(__file__).parent / "nvflare_aggregation.py")
+    done = subprocess.run([str(python), program, str(count), str(size)], check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout)
     return found
 
@@ -127,6 +143,43 @@ def fold(count: int, size: int) -> None:
             line(f"  {name}", found["seconds"], gigabytes, ours, found["peak_bytes"])
 
 
+def whole_path(count: int, size: int) -> None:
+    """From stored bytes to the mean, for each encoding, beside NVFlare on tensors that it holds."""
+    table = TensorTable(tensors=(Tensor(name="w", shape=(size,), role=Role.WEIGHT, offset=0, file_offset=0),))
+    base = np.random.default_rng(0).normal(0, 0.01, size).astype(np.float32)
+    names, weights = [f"p-{i:03}" for i in range(count)], [10 + i for i in range(count)]
+    parameters = count * size
+    print(f"whole path of {count} updates of {size // 10**6}M parameters")
+    theirs = nvflare(count, size)
+    if theirs is not None:
+        name = f"  NVFlare, WeightedAggregationHelper, {theirs['threads']} threads"
+        row(name, f"{parameters / theirs['seconds'] / 1e9:.2f} G/s, {theirs['seconds'] * 1e3:,.0f} ms")
+    for encoding in ENCODED:
+        stored = [_stored(np.roll(base, 7919 * i), table, encoding, name) for i, name in enumerate(names)]
+
+        def work(stored: list[bytes] = stored, encoding: str = encoding) -> np.ndarray:
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                decoded(names, weights, stored.__getitem__, table, (encoding,), Path(folder)) as (updates, _),
+            ):
+                return weighted_mean(updates)
+
+        seconds = timed(work)
+        peak = peak_bytes(work)
+        beside = "" if theirs is None else f", {theirs['seconds'] / seconds:.2f}x NVFlare"
+        text = f"{parameters / seconds / 1e9:.2f} G/s, {seconds * 1e3:,.0f} ms, +{peak / 1e6:,.0f} MB{beside}"
+        row(f"  Headgate, {encoding}, from stored bytes", text)
+
+
+def _stored(delta: np.ndarray, table: TensorTable, encoding: str, name: str) -> bytes:
+    groups, body = pack_groups(delta, table, encoding)
+    header = UpdateHeader(
+        federation="solder-defect", participant=name, round_number=1, attempt=1, base="a" * 64, generation=1,
+        num_examples=1000, num_steps=100, metrics={"loss": 0.5}, groups=groups,
+    )  # fmt: skip
+    return pack_update(header, body)
+
+
 def robust(count: int, size: int) -> None:
     """Median and trimmed mean."""
     base = np.random.default_rng(0).standard_normal(size, np.float32)
@@ -165,10 +218,13 @@ def robust(count: int, size: int) -> None:
 
 def main() -> None:
     """All sizes."""
-    if flower_python() is None:
-        print("Flower is left out: scripts/setup-flower sets it up", file=sys.stderr)
+    for name, python in (("Flower", flower_python()), ("NVFlare", nvflare_python())):
+        if python is None:
+            print(f"{name} is left out: scripts/setup-{name.lower()} sets it up", file=sys.stderr)
     for count, size in SIZES:
         fold(count, size)
+    for count, size in SIZES:
+        whole_path(count, size)
     for count, size in ROBUST:
         robust(count, size)
 
