@@ -24,12 +24,12 @@ class AggregatorConfig(FileValue):
     training: Training = Training()
     tolerances: Tolerances = Tolerances()
     encodings: tuple[str, ...] = Field(
-        default=("f32",), min_length=1, max_length=16, description="the first one is what rounds ask for"
+        default=("int8",), min_length=1, max_length=16, description="of updates; the first one is what rounds ask for"
     )
     downlink: str | None = Field(
-        default=None,
+        default="int8",
         max_length=32,
-        description="encoding of steps from version to version; left out: participants fetch every version whole",
+        description="encoding of steps from version to version; null: participants fetch every version whole",
     )
     chunk_bytes: int = Field(default=DEFAULT_CHUNK_BYTES, ge=MIN_CHUNK_BYTES, le=2**30)
     heartbeat_s: float = Field(default=10.0, gt=0, le=3600)

@@ -36,6 +36,7 @@ ROUNDS = 10
 WARM_UP = 1
 HIDDEN = "310,310"
 CHUNK = 256 * 1024
+PLAIN: dict[str, Any] = {"encodings": ["f32"], "downlink": None}
 TERNARY: dict[str, Any] = {"encodings": ["ternary"], "downlink": "ternary"}
 
 
@@ -118,7 +119,7 @@ async def run(server: Server, participants: int, rounds: int, model: Path, folde
 async def measure(participants: int, rounds: int, model: Path, folder: Path) -> None:
     """Ours, the floor, ours with `ternary`, Flower; prints rows."""
     with mosquitto() as server:
-        ours = await run(server, participants, rounds, model, folder / "plain")
+        ours = await run(server, participants, rounds, model, folder / "plain", **PLAIN)
         floor = await bare_exchange(server, participants, ours.model_bytes)
     row(f"{participants} participants: seconds per round (median)", f"{ours.whole:.3f}")
     row("  training, upload, checks, store, fold, publish", f"{ours.collecting:.3f}")
@@ -129,7 +130,7 @@ async def measure(participants: int, rounds: int, model: Path, folder: Path) -> 
         small = await run(server, participants, rounds, model, folder / "ternary", **TERNARY)
     row("  with ternary both ways: seconds per round", f"{small.whole:.3f}")
     through = {}
-    for name, settings in (("f32", {}), ("ternary", TERNARY)):
+    for name, settings in (("f32", PLAIN), ("ternary", TERNARY)):
         with mosquitto() as server:
             async with counted(server.port) as traffic:
                 through[name] = await run(

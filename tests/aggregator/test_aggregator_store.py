@@ -44,9 +44,10 @@ from uns_topics.update import UpdateHeader, decode_update, encode_update, pack_g
 
 def make_config(folder: Path, **changes: object) -> AggregatorConfig:
     (folder / "model.onnx").write_bytes(tiny_model())
-    fields = {"federation": "tiny", "model": folder / "model.onnx", "data_dir": folder / "data", **changes}
+    fields = {"federation": "tiny", "model": folder / "model.onnx", "data_dir": folder / "data"}
+    plain = {"encodings": ("f32",), "downlink": None}
     (folder / "data").mkdir(exist_ok=True)
-    return AggregatorConfig(**fields)  # type: ignore[arg-type]
+    return AggregatorConfig(**{**fields, **plain, **changes})  # type: ignore[arg-type]
 
 
 class Plug(Exception):

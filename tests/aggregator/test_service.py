@@ -40,6 +40,7 @@ def sync(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
 
 
 def make_config(folder: Path, **changes: Any) -> AggregatorConfig:
+    """Float32 both ways: what is sent is what is folded."""
     model = folder / "model.onnx"
     if not model.exists():
         model.write_bytes(tiny_model())
@@ -48,6 +49,8 @@ def make_config(folder: Path, **changes: Any) -> AggregatorConfig:
         "model": model,
         "data_dir": folder / "data",
         "tolerances": Tolerances(rounds=2),
+        "encodings": ("f32",),
+        "downlink": None,
     }
     return AggregatorConfig(**{**fields, **changes})
 

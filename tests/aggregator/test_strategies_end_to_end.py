@@ -35,6 +35,8 @@ model: {folder / "model.onnx"}
 data_dir: {folder / "data"}
 strategy: {{name: {name}, options: {{}}}}
 training: {{optimizer: sgd}}
+encodings: [f32]
+downlink: null
 tolerances: {{quorum: 5, rounds: {rounds}, promotion_margin: 10, site_limit: 10, max_staleness: 1}}
 """
     return AggregatorConfig.model_validate(yaml.safe_load(text))
