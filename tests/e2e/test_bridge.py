@@ -52,7 +52,7 @@ def test_two_plants_behind_bridges_learn_one_model(tmp_path: Path, base_model: P
             assert status is not None
             assert status.via == ("lyon-gate", "dmz-gate")
             assert status.state is ParticipantState.ONLINE
-            assert f"fl/v1/solder-defect/down/model/{version}/0" in at_lyon.retained()
+            assert f"fl/v1/solder-defect/down/delta/{version}/0" in at_lyon.retained()
             above = {m.topic for m in f.messages if m.topic.startswith("fl/")}
             assert not any("acme" in topic for topic in above)
 
