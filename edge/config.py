@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from broker_bridge.config import BrokerConfig
 from broker_bridge.health_config import HealthConfig
 from broker_bridge.settings import FilePath
+from edge.outputs import Profile
+from uns_topics.filters import validate_topic
 from uns_topics.model import FileValue, Slug
 from uns_topics.presence import Variant
 from uns_topics.transfers import MIN_CHUNK_BYTES
@@ -19,6 +21,12 @@ class InferenceConfig(FileValue):
 
     home: str | None = Field(
         default=None, description="path of the edge's `alive` leaf; default: the instances' longest common path"
+    )
+    profile: Profile = Field(
+        default=Profile.UMH, description="how a leaf says its value: timestamp and value, OPC's three, or bare"
+    )
+    out_root: Annotated[str, AfterValidator(validate_topic)] | None = Field(
+        default=None, max_length=512, description="publish below this path instead of beside the plant's own tags"
     )
     max_batch: int = Field(default=64, ge=1, le=4096, description="samples of one inference run under load")
     variants: tuple[Variant, ...] = Field(

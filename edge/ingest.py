@@ -22,6 +22,7 @@ from edge.signal_map import BoundFeature, BoundMap, BoundSource, required_featur
 from edge.splits import SAID
 from edge.windows import TagGrid, Window, WindowBuilder
 from uns_topics.contract import ClassLabel, Contract, EventSample, RunToFailureLabel, WindowSample
+from uns_topics.filters import TopicPattern
 
 MAX_INSTANCES = 1000
 """Instances of one edge; messages of further ones are counted and left alone."""
@@ -151,6 +152,7 @@ class Ingest:
     def __init__(self, bound_map: BoundMap, contract: Contract) -> None:
         self._map = bound_map
         self._contract = contract
+        self._instances_pattern = TopicPattern(bound_map.instance)
         self.filters: tuple[str, ...] = tuple(dict.fromkeys(s.pattern.filter for s in bound_map.sources))
         self.counters: Counter[str] = Counter()
         self.messages = 0
@@ -171,6 +173,10 @@ class Ingest:
     def instances(self) -> tuple[str, ...]:
         """Paths of the instances that were heard of, in that order."""
         return tuple(self._instances)
+
+    def covers(self, instance: str) -> bool:
+        """Whether the map's instances are named like this one."""
+        return self._instances_pattern.match(instance) is not None
 
     def feed(self, topic: str, payload: bytes, *, retain: bool = False, arrival_s: float) -> list[Effect]:
         """What follows from one message; never raises on what a plant says.

@@ -1,8 +1,8 @@
 """What SCADA gets: inference as leaves of the plant's own tree. Pure: predictions in, messages out.
 
-Under `<instance path>/_inference/<federation>/` each output is one scalar leaf, retained, in the exact form
-`{"timestamp_ms", "value"}`; the siblings of one inference share a timestamp and the value comes last, so that whoever
-waits for it finds the others in place. A topic is never both leaf and parent.
+Under `<instance path>/_inference/<federation>/` (or below a root of the plant's choice) each output is one scalar leaf,
+retained, in the form that the site's readers expect; the siblings of one inference share a timestamp and the value
+comes last, so that whoever waits for it finds the others in place. A topic is never both leaf and parent.
 """
 
 from __future__ import annotations
@@ -11,8 +11,22 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
 
 from uns_topics.presence import Variant
+
+
+class Profile(StrEnum):
+    """How a leaf says its value."""
+
+    UMH = "umh"
+    """Exactly `{"timestamp_ms", "value"}`, as the United Manufacturing Hub's historian takes it."""
+    VQT = "vqt"
+    """`{"value", "quality", "timestamp"}`, the time in ISO 8601 and UTC: OPC's three."""
+    SCALAR = "scalar"
+    """The bare value: a number, `true` or a word. The time is that of the message's arrival."""
+
 
 QUALITY_GOOD = 192
 QUALITY_REPLAYED = 203
@@ -54,9 +68,13 @@ def number(value: float) -> str:
     return text if "." in text else text + ".0"
 
 
-def instance_root(instance: str, federation: str) -> str:
-    """Where an instance's leaves stand; the plant's own path is echoed byte for byte."""
-    return f"{instance}/_inference/{federation}"
+def instance_root(instance: str, federation: str, out_root: str | None = None) -> str:
+    """Where an instance's leaves stand; the plant's own path is echoed byte for byte.
+
+    Args: out_root: stands before the path, where the plant wants inference apart from its own tags.
+    """
+    path = f"{instance}/_inference/{federation}"
+    return path if out_root is None else f"{out_root}/{path}"
 
 
 def alive_topic(home: str, federation: str, participant: str) -> str:
@@ -78,9 +96,13 @@ def common_home(instances: Sequence[str]) -> str:
 class Outputs:
     """Turns predictions into leaves; state leaves never go back in event time."""
 
-    def __init__(self, federation: str, output: str) -> None:
+    def __init__(
+        self, federation: str, output: str, *, profile: Profile = Profile.UMH, out_root: str | None = None
+    ) -> None:
         self._federation = federation
         self._output = output
+        self._profile = profile
+        self._out_root = out_root
         self._newest: dict[str, float] = {}
 
     def messages(self, predictions: Sequence[Prediction]) -> list[Leaf]:
@@ -99,24 +121,48 @@ class Outputs:
 
     def topics(self, instance: str) -> tuple[str, ...]:
         """Every retained leaf of an instance: what has to be cleared when it leaves."""
-        root = instance_root(instance, self._federation)
+        root = self._root(instance)
         return tuple(f"{root}/{name}" for name in ("quality", "model_version", "variant", self._output))
+
+    def instance_of(self, topic: str) -> str | None:
+        """The instance that a retained leaf belongs to; None where it is none that is published here."""
+        path, mark, _ = topic.rpartition(f"/_inference/{self._federation}/")
+        prefix = "" if self._out_root is None else f"{self._out_root}/"
+        if not mark or not path.startswith(prefix):
+            return None
+        instance = path.removeprefix(prefix)
+        return instance if topic in self.topics(instance) else None
+
+    def _root(self, instance: str) -> str:
+        return instance_root(instance, self._federation, self._out_root)
 
     def _state(self, p: Prediction) -> list[Leaf]:
         is_number = math.isfinite(p.value)
+        quality = p.quality if is_number else QUALITY_BAD
         values: dict[str, str] = {
-            "quality": str(p.quality if is_number else QUALITY_BAD),
+            "quality": str(quality),
             "model_version": str(p.version),
             "variant": json.dumps(p.variant.value),
         }
         if is_number:  # else the last value stands, and the quality says that it isn't good
             values[self._output] = number(p.value)
-        stamp = round(p.time_s * 1000)
-        root = instance_root(p.instance, self._federation)
+        root = self._root(p.instance)
         return [
-            Leaf(f"{root}/{name}", f'{{"timestamp_ms":{stamp},"value":{value}}}'.encode())
+            Leaf(f"{root}/{name}", self._payload(value, quality if name == self._output else QUALITY_GOOD, p.time_s))
             for name, value in values.items()
         ]
+
+    def _payload(self, value: str, quality: int, time_s: float) -> bytes:
+        """A leaf's bytes. Args: value: as JSON; quality: of this leaf, where the profile says it."""
+        stamp = round(time_s * 1000)
+        match self._profile:
+            case Profile.UMH:
+                text = f'{{"timestamp_ms":{stamp},"value":{value}}}'
+            case Profile.VQT:
+                text = f'{{"value":{value},"quality":{quality},"timestamp":"{_iso(stamp)}"}}'
+            case Profile.SCALAR:
+                text = value.strip('"')
+        return text.encode()
 
     def _event(self, p: Prediction) -> Leaf:
         body = (
@@ -124,4 +170,9 @@ class Outputs:
             f'"{self._output}":{number(p.value)},"quality":{p.quality},"model_version":{p.version},'
             f'"variant":"{p.variant.value}"}}'
         )
-        return Leaf(f"{instance_root(p.instance, self._federation)}/event", body.encode(), retain=False)
+        return Leaf(f"{self._root(p.instance)}/event", body.encode(), retain=False)
+
+
+def _iso(stamp_ms: int) -> str:
+    """UTC with milliseconds, as `2026-11-25T14:38:38.000Z`."""
+    return datetime.fromtimestamp(stamp_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

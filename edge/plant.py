@@ -21,9 +21,11 @@ import numpy as np
 from broker_bridge.link import Link
 from broker_bridge.session import Connector, Message, PublishRefused, Session, SessionLost, Will
 from edge.ingest import Effect, Ingest, Problem, SampleReady
+from edge.inventory import Inventory
 from edge.outputs import Leaf, Outputs, Prediction, alive_topic
 from edge.quality import QualityCounters
 from edge.store import SampleStore, StoredPrediction
+from edge.threads import on
 from edge.variants import Served
 from uns_topics.reports import DataQuality
 
@@ -41,6 +43,7 @@ class Plant:
 
     Args:
         connector: the plant's broker.
+        outputs: what leaves are published and how.
         home: the path under which the edge's own `alive` leaf stands.
         store, executor: the sample store and the single thread that it is used from.
         quality: counts what the samples look like.
@@ -57,7 +60,7 @@ class Plant:
         executor: Executor,
         *,
         home: str,
-        output: str,
+        outputs: Outputs,
         max_batch: int,
         quality: QualityCounters,
         on_stored: Callable[[], None],
@@ -69,7 +72,8 @@ class Plant:
         self._on_stored = on_stored
         self._wall_clock = wall_clock
         self._max_batch = max_batch
-        self._outputs = Outputs(federation, output)
+        self._outputs = outputs
+        self._inventory = Inventory(store)
         self._alive = alive_topic(home, federation, participant)
         self._served: Served | None = None
         self._newest: dict[str, SampleReady] = {}
@@ -152,6 +156,8 @@ class Plant:
 
     async def _on_up(self, session: Session, _birth: int) -> None:
         await session.subscribe(*self._ingest.filters)
+        await self._clear_foreign(session)
+        await self._on_executor(lambda: self._inventory.add([self._alive]))
         refused: list[str] = []
         for topic in (self._alive, *self._leaves):  # a broker that lost its store gets them back
             payload = b"true" if topic == self._alive else self._leaves[topic]  # as it is by now, not as it was
@@ -161,6 +167,32 @@ class Plant:
                 refused.append(str(error))
         if refused:
             log.error("the plant's broker doesn't take %d of our topics; the first: %s", len(refused), refused[0])
+
+    async def _clear_foreign(self, session: Session) -> None:
+        """What stands there under an earlier name: a tag that nobody updates any more must not look alive."""
+        foreign = self._inventory.foreign(self._is_ours)
+        cleared = []
+        for topic in foreign:
+            try:
+                await session.publish(topic, b"", retain=True)
+            except PublishRefused as error:
+                log.warning("%s can't be cleared: %s", topic, error)
+            else:
+                cleared.append(topic)
+        if cleared:
+            await self._on_executor(lambda: self._inventory.forget(cleared))
+            log.info("%d inference topics of an earlier configuration were cleared", len(cleared))
+
+    def _is_ours(self, topic: str) -> bool:
+        instance = self._outputs.instance_of(topic)
+        return topic == self._alive or (instance is not None and self._ingest.covers(instance))
+
+    async def _on_executor(self, work: Callable[[], None]) -> None:
+        """Small things on the store's thread; a store that fails ends no inference."""
+        try:
+            await on(self._executor, work)
+        except sqlite3.Error as error:
+            self._problem(Problem("not-stored", "inventory", str(error)))
 
     def _on_down(self, reason: str) -> None:
         log.info("the plant's broker is away: %s", reason)
@@ -222,6 +254,9 @@ class Plant:
         return predictions
 
     async def _publish(self, leaves: list[Leaf]) -> None:
+        fresh = [leaf.topic for leaf in leaves if leaf.retain and leaf.topic not in self._leaves]
+        if fresh:  # on record first: what a power cut leaves on the broker must be known
+            await self._on_executor(lambda: self._inventory.add(fresh))
         for leaf in leaves:
             if leaf.retain:
                 self._leaves[leaf.topic] = leaf.payload

@@ -21,7 +21,7 @@ from edge.federation import Federation
 from edge.figures import EdgeFigures, PlantFigures, edge_sheet
 from edge.ingest import Ingest
 from edge.models import ModelStore
-from edge.outputs import common_home
+from edge.outputs import Outputs, common_home
 from edge.participation import Counts, Participation
 from edge.plant import Plant
 from edge.quality import QualityCounters
@@ -186,8 +186,13 @@ class _Edge:
             Ingest(bound, contract),
             self._store,
             self._store_thread,
-            home=config.inference.home or common_home(self._signal_map.instance_prefixes()),
-            output=contract.output_name,
+            home=self._home(),
+            outputs=Outputs(
+                config.federation,
+                contract.output_name,
+                profile=config.inference.profile,
+                out_root=config.inference.out_root,
+            ),
             max_batch=config.inference.max_batch,
             quality=QualityCounters(contract),
             on_stored=self._stored.set,
@@ -196,6 +201,11 @@ class _Edge:
             self._plant.serve(self._served)
         self._stored.set()
         await self._plant.run()
+
+    def _home(self) -> str:
+        inference = self._config.inference
+        home = inference.home or common_home(self._signal_map.instance_prefixes())
+        return home if inference.out_root is None else f"{inference.out_root}/{home}"
 
     async def _start_trainer(self) -> None:
         """Start it, and again where it ended: what it lacked may have come back. Without torch it never will."""

@@ -6,11 +6,15 @@ import argparse
 import asyncio
 import ipaddress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from broker_bridge.settings import load
 from headgate.exits import CommandError, Exit
 from headgate.parsers import Subparsers, add_command
 from headgate.running import run_service, set_up_logging
+
+if TYPE_CHECKING:
+    from edge.config import EdgeConfig
 
 
 def register(subparsers: Subparsers) -> None:
@@ -21,9 +25,16 @@ def register(subparsers: Subparsers) -> None:
         "Run one participant: read the plant's tags, train locally, publish inference.",
         (
             "headgate edge --config edge.yaml",
-            "HEADGATE_BROKER__URL=mqtts://broker.acme headgate edge --config edge.yaml",
+            "headgate edge leave --config edge.yaml",
         ),
         run_edge,
+    )
+    edge.add_argument(
+        "action",
+        nargs="?",
+        default="run",
+        choices=("run", "leave"),
+        help="run the edge (default); leave: clear every retained topic of an edge that is stopped for good",
     )
     aggregator = add_command(
         subparsers,
@@ -75,7 +86,29 @@ def run_edge(arguments: argparse.Namespace) -> int:
 
     set_up_logging(arguments.verbose)
     config = load(EdgeConfig, arguments.config)
+    if arguments.action == "leave":
+        return _leave(config)
     return run_service(lambda stop: run(config, stop))
+
+
+def _leave(config: EdgeConfig) -> int:
+    from broker_bridge.aiomqtt_session import AiomqttConnector
+    from edge.leave import SessionError, StillRuns, leave
+    from edge.store import SampleStore, StoreError
+
+    path = config.data_dir / "samples.sqlite"
+    if not path.exists():
+        raise CommandError(f"{path}: no edge has run on this directory", Exit.NOT_FOUND)
+    plant, fl = AiomqttConnector(config.plant_broker or config.broker), AiomqttConnector(config.broker)
+    try:
+        with SampleStore(path, max_samples=config.max_samples) as store:
+            cleared = asyncio.run(leave(config.federation, config.participant, store, plant, fl))
+    except (StillRuns, StoreError) as error:
+        raise CommandError(str(error)) from None
+    except SessionError as error:
+        raise CommandError(str(error), Exit.BROKER) from None
+    print(f"cleared {cleared[0]} topics at the plant and {cleared[1]} of {config.federation}; {config.data_dir} stays")
+    return Exit.OK
 
 
 def run_aggregator(arguments: argparse.Namespace) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.outputs import Outputs, Prediction, alive_topic, common_home, number
+from edge.outputs import Outputs, Prediction, Profile, alive_topic, common_home, number
 from uns_topics.presence import Variant
 
 LINE = "acme/Werk Köln/smt/line 1"
@@ -33,6 +34,39 @@ def test_leaves_are_the_exact_umh_form_and_the_value_comes_last() -> None:
         (f"{root}/variant", b'{"timestamp_ms":1700000000500,"value":"global"}', True),
         (f"{root}/score", b'{"timestamp_ms":1700000000500,"value":0.25}', True),
     ]
+
+
+def test_a_site_chooses_how_a_leaf_says_its_value() -> None:
+    def payloads(profile: Profile, p: Prediction) -> dict[str, str]:
+        leaves = Outputs("f", "score", profile=profile).messages([p])
+        return {leaf.topic.rpartition("/")[2]: leaf.payload.decode() for leaf in leaves if leaf.retain}
+
+    known = replace(prediction(1_700_000_000.5), quality=256)
+    stamp = '"timestamp":"2023-11-14T22:13:20.500Z"'
+    assert payloads(Profile.VQT, known) == {
+        "quality": f'{{"value":256,"quality":192,{stamp}}}',
+        "model_version": f'{{"value":3,"quality":192,{stamp}}}',
+        "variant": f'{{"value":"global","quality":192,{stamp}}}',
+        "score": f'{{"value":0.25,"quality":256,{stamp}}}',
+    }
+    assert payloads(Profile.SCALAR, known) == {
+        "quality": "256", "model_version": "3", "variant": "global", "score": "0.25",
+    }  # fmt: skip
+    assert payloads(Profile.SCALAR, prediction(1, math.nan)) == {
+        "quality": "512", "model_version": "3", "variant": "global",
+    }  # fmt: skip
+
+
+def test_leaves_may_stand_below_a_root_of_the_plant_s_choice_and_are_known_again() -> None:
+    outputs = Outputs("f", "score", out_root="ai/headgate")
+    leaves = outputs.messages([prediction(1)])
+    assert all(leaf.topic.startswith(f"ai/headgate/{LINE}/_inference/f/") for leaf in leaves)
+    for leaf in leaves:
+        assert outputs.instance_of(leaf.topic) == (LINE if leaf.retain else None)
+        assert Outputs("f", "score").instance_of(leaf.topic) != LINE
+        assert Outputs("g", "score", out_root="ai/headgate").instance_of(leaf.topic) is None
+    assert outputs.instance_of(f"ai/headgate/{LINE}/_inference/f/_edge/berlin/alive") is None
+    assert outputs.instance_of("score") is None
 
 
 def test_a_batch_gives_an_event_each_and_state_for_the_newest_of_each_instance() -> None:

@@ -17,6 +17,7 @@ import pytest
 from broker_bridge.memory import MemoryBroker
 from broker_bridge.session import Message
 from edge.ingest import Ingest
+from edge.outputs import Outputs, Profile
 from edge.plant import Plant, Served
 from edge.quality import QualityCounters
 from edge.signal_map import SignalMap, bind
@@ -51,8 +52,8 @@ def board(index: int, instance: str = LINE, at: float | None = None, **values: A
 class World:
     """A plant's session, a broker, and what a SCADA system sees."""
 
-    def __init__(self, folder: Path) -> None:
-        self.broker = MemoryBroker()
+    def __init__(self, folder: Path, broker: MemoryBroker | None = None, outputs: Outputs | None = None) -> None:
+        self.broker = broker or MemoryBroker()
         self.executor = ThreadPoolExecutor(1)
         self.store = SampleStore(folder / "samples.sqlite")
         self.store.use(CONTRACT)
@@ -65,7 +66,7 @@ class World:
             self.store,
             self.executor,
             home="acme/berlin/smt",
-            output=CONTRACT.output_name,
+            outputs=outputs or Outputs("tiny", CONTRACT.output_name),
             max_batch=7,
             quality=QualityCounters(CONTRACT),
             on_stored=lambda: None,
@@ -84,8 +85,10 @@ class World:
 
 
 @asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[World]:
-    world = World(folder)
+async def running(
+    folder: Path, broker: MemoryBroker | None = None, outputs: Outputs | None = None
+) -> AsyncIterator[World]:
+    world = World(folder, broker, outputs)
     try:
         async with (
             world.broker.connector().connect("scada", on_message=world.seen) as session,
@@ -268,5 +271,30 @@ def test_a_broker_that_takes_not_all_of_our_topics_is_said_and_the_rest_goes_on(
             assert world.plant.problems["inference-not-published"] == 1
             assert world.store.counts().samples == 1
         assert "doesn't take 2 of our topics" in caplog.text
+
+    run(main())
+
+
+def test_what_an_earlier_configuration_published_is_cleared_and_nothing_else(tmp_path: Path) -> None:
+    async def main() -> None:
+        broker = MemoryBroker()
+        async with running(tmp_path, broker) as world:
+            world.plant.serve(served(1))
+            world.plant.on_message(board(1))
+            await world.until(lambda: f"{ROOT}/{CONTRACT.output_name}" in broker.retained)
+        broker.retained["acme/berlin/smt/line1/spi"] = board(1)
+        old = {topic for topic in broker.retained if "/_inference/" in topic}
+        assert len(old) == 5  # four leaves and alive
+        async with running(tmp_path, broker) as world:  # the same again: nothing is cleared
+            assert old <= set(broker.retained)
+        moved = Outputs("tiny", CONTRACT.output_name, profile=Profile.SCALAR, out_root="ai")
+        async with running(tmp_path, broker, moved) as world:
+            world.plant.serve(served(1))
+            world.plant.on_message(board(2))
+            await world.until(lambda: f"ai/{ROOT}/{CONTRACT.output_name}" in broker.retained)
+            assert broker.retained[f"ai/{ROOT}/variant"].payload == b"global"
+            left = {topic for topic in broker.retained if topic in old}
+            assert left == {"acme/berlin/smt/_inference/tiny/_edge/berlin/alive"}
+            assert "acme/berlin/smt/line1/spi" in broker.retained
 
     run(main())
