@@ -78,20 +78,24 @@ class OwnModels:
         Args: start: what it started from, shape (table.size,).
         Raises: TrainerError: own tensors that are not the template's.
         """
-        await self._keep_tensors(trained.local)
-        self._tuned = np.add(start, trained.delta)
-        if self._tensors is not None:
-            self._template.table.scatter(self._tuned, Role.LOCAL, self._tensors)
-
-    async def _keep_tensors(self, tensors: Vector | None) -> None:
+        self._tuned = self._where(trained, start)
+        tensors = trained.local
         if tensors is None or (self._tensors is not None and np.array_equal(tensors, self._tensors)):
             return
-        if tensors.shape != (self._template.table.elements(Role.LOCAL),) or not np.isfinite(tensors).all():
-            detail = "the trainer's own tensors are not those of the template, or not finite"
-            raise TrainerError(Reason.TRAINER_FAILED, detail)
         self._tensors = tensors
         content = bytes.fromhex(self._template.sha256) + vector_bytes(tensors)
         await on(self._store_thread, lambda: self._store.put(TENSORS_KEY, content))
+
+    def _where(self, trained: Trained, start: Vector) -> Vector:
+        """Where training led, own tensors and all. Raises: TrainerError."""
+        led = np.add(start, trained.delta)
+        if trained.local is not None:
+            elements = self._template.table.elements(Role.LOCAL)
+            if trained.local.shape != (elements,) or not np.isfinite(trained.local).all():
+                detail = "the trainer's own tensors are not those of the template, or not finite"
+                raise TrainerError(Reason.TRAINER_FAILED, detail)
+            self._template.table.scatter(led, Role.LOCAL, trained.local)
+        return led
 
     def _kept_tensors(self) -> Vector | None:
         kept = self._store.get(TENSORS_KEY)
@@ -104,14 +108,17 @@ class OwnModels:
     async def tune(
         self, snapshot: Snapshot, manifest: VersionManifest, fitted: Model, settings: Training, weights: ClassWeights
     ) -> None:
-        """A round's steps more from a last version, which nobody aggregates: for this plant alone, once."""
+        """A round's steps more from a last version, which nobody aggregates: for this plant alone, once.
+
+        The own tensors that belong to the global version stay as they are: those of the steps go with the steps.
+        """
         if self._desk is None or self._tuned_final == manifest.version or not len(snapshot.dataset.of(Part.TRAIN)):
             return
         self._tuned_final = manifest.version
         try:
             async with self._desk.using(self._template, snapshot.dataset) as trainer:
                 trained = await trainer.train(fitted.vector, settings, class_weights=weights, seed=manifest.version)
-                await self.take(trained, fitted.vector)
+                self._tuned = self._where(trained, fitted.vector)
         except TrainerError as error:
             log.warning("version %d is not personalised: %s", manifest.version, error)
 
@@ -134,15 +141,23 @@ class OwnModels:
 
     # Local-only -------------------------------------------------------------------------------------------------------
 
-    async def keep_up(self, snapshot: Snapshot, round_number: int, settings: Training, seed: int) -> None:
-        """Train the local-only model until it had the steps of every round so far, those that passed us by too."""
+    async def keep_up(
+        self, snapshot: Snapshot, round_number: int, settings: Training, seed: int, *, most: int | None = None
+    ) -> None:
+        """Train the local-only model until it had the steps of every round so far, those that passed us by too.
+
+        Args: most: rounds' worth of steps to make up for now; None: all.
+        """
         template = self._template
         if self._desk is None or not len(snapshot.dataset.of(Part.TRAIN)):
             return
         weights = snapshot.class_weights()
         vector = None
+        due = round_number * settings.steps
+        if most is not None:
+            due = min(due, self._local_steps + most * settings.steps)
         try:
-            while self._local_steps < round_number * settings.steps:
+            while self._local_steps < due:
                 async with self._desk.using(template, snapshot.dataset) as trainer:
                     if self._local_base is None:
                         fresh = await trainer.initial(seed)

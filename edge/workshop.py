@@ -47,6 +47,10 @@ from uns_topics.update import UpdateHeader, pack_groups, pack_update
 log = logging.getLogger("headgate.edge")
 
 
+CATCH_UP_ROUNDS = 20
+"""Of the local-only model before a review of a version that isn't the last: a late joiner must not wait for it."""
+
+
 class ModelGone(Exception):
     """A version was asked for that newer ones have replaced."""
 
@@ -280,6 +284,9 @@ class Workshop:
             return None
         if own is None or (own.version, own.template_sha256) != (version, template.sha256):
             return None
+        if own.variant not in self._serving.allowed:
+            log.info("the %s model from disk may not run here any more", own.variant.value)
+            return None
         return Served(open_own(template, own.vector), version, own.variant)
 
     # Samples ---------------------------------------------------------------------------------------------------------
@@ -502,10 +509,14 @@ class Workshop:
             return Review(None, None)
         current = Served(self.fitted(manifest), manifest.version, Variant.GLOBAL)
         if snapshot is None or own is None:
-            return Review(None, await self._settle(current, current))
+            running = self._serving.served
+            if running is None or running.version != current.version:
+                running = current  # nothing to judge by; after a restart what stood in for this version goes on
+            return Review(None, await self._settle(current, running))
         plan, weights = self._plan, self._class_weights
         if plan is not None and manifest.lineage.round_number is not None:
-            await own.keep_up(snapshot, manifest.lineage.round_number, plan.training, manifest.version)
+            most = None if final else CATCH_UP_ROUNDS
+            await own.keep_up(snapshot, manifest.lineage.round_number, plan.training, manifest.version, most=most)
             if final:
                 await own.tune(snapshot, manifest, current.model, plan.training, weights)
 

@@ -23,7 +23,7 @@ from uns_topics.plan import Plan, Strategy, TemplateManifest, Tolerances, Traini
 from uns_topics.presence import Variant
 from uns_topics.rounds import ClientConfig, RoundAnnouncement, VersionManifest
 from uns_topics.template import Lineage, Network, Template
-from uns_topics.tensors import Vector, vector_bytes, vector_sha256
+from uns_topics.tensors import Role, Vector, vector_bytes, vector_sha256
 from uns_topics.transfers import KIB, make_manifest
 
 CONTRACT = make_contract()
@@ -144,6 +144,43 @@ def test_a_plant_unlike_the_others_runs_its_own_model_and_goes_on_with_it_after_
             assert (again.version, again.variant) == (1, serves.variant)
             assert vector_bytes(again.model.vector) == vector_bytes(serves.model.vector)
             assert made.offer(first) is again
+            unjudged = await made.review(first, final=False)  # no round and no candidate since the restart
+            assert unjudged.evaluation is None
+            assert unjudged.serves is not None
+            assert unjudged.serves.is_same(again)
+        async with workshop(tmp_path, template, (Variant.GLOBAL,)) as made:  # the site has changed its mind
+            restored = made.restore()
+            assert restored is not None
+            assert (restored[1].version, restored[1].variant) == (1, Variant.LAST_GOOD)
+
+    run(main(), timeout_s=60)
+
+
+def test_what_is_tuned_for_this_plant_alone_leaves_the_global_version_s_own_tensors_as_they_are(tmp_path: Path) -> None:
+    network = Network(kind="mlp", hidden=(16,), local=("network.layers.2.*",))
+    template, vector = make_model(CONTRACT, network, seed=1)
+    table = template.table
+
+    async def main() -> None:
+        async with workshop(tmp_path, template, tuple(Variant)) as made:
+            first = manifest_of(template, 1, vector)
+            assert await made.verify(first, vector_bytes(vector)) is None
+            await made.keep(first, {1: first})
+            made.offer(first)
+            assert isinstance(await made.train(round_of(first)), TrainedUpdate)
+            own = table.gather(made.fitted(first).vector, Role.LOCAL)
+            assert not np.array_equal(own, table.gather(vector, Role.LOCAL))
+            await made.review(first, final=True)
+            assert np.array_equal(table.gather(made.fitted(first).vector, Role.LOCAL), own)
+            assert made._own is not None
+            tuned = made._own._tuned
+            assert tuned is not None
+            assert not np.array_equal(table.gather(tuned, Role.LOCAL), own)
+            await made.mark_served(first)
+        async with workshop(tmp_path, template, (Variant.GLOBAL,)) as made:
+            restored = made.restore()
+            assert restored is not None
+            assert np.array_equal(table.gather(restored[1].model.vector, Role.LOCAL), own)
 
     run(main(), timeout_s=60)
 
