@@ -36,7 +36,7 @@ def at(own: OwnControl | None, version: int, lineage: Lineage, elements: int) ->
     An accepted update's round came to nothing where its base is still the base, or where another round made the next
     version from it. Further on the way between is unknown here, and the update's version counts as promoted.
     """
-    if own is None:
+    if own is None or own.version > version:  # an aggregator that lost its store counts from 0 again, c too
         return np.zeros(elements, np.float32)
     is_skipped = lineage.parent == own.version and lineage.round_number != own.round_number
     return own.before if version == own.version or is_skipped else own.after

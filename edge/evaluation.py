@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from edge.metrics import Figure as Measured
 from edge.metrics import figure, paired_difference, row_losses, score_histograms
-from uns_topics.contract import ClassLabel, Contract, RunToFailureLabel
+from uns_topics.contract import ClassLabel, Contract, NoLabel, RunToFailureLabel
 from uns_topics.reports import Figure, ModelName, ModelScores, PartScores, Sums
 
 Predictions = Mapping[ModelName, npt.NDArray[np.float32]]
@@ -78,8 +78,13 @@ def cap(labels: npt.NDArray[np.float32], contract: Contract) -> npt.NDArray[np.f
 
 
 def truth_of(labels: npt.NDArray[np.float32], contract: Contract) -> npt.NDArray[np.float32]:
-    """1 for the positive class, whichever place it has in the label's dictionary, else 0; numbers as they are."""
+    """1 for the positive class, whichever place it has in the label's dictionary, else 0; numbers as they are.
+
+    Without a label (autoencoder) the output is the error, so the truth is 0.
+    """
     label = contract.label
+    if isinstance(label, NoLabel):
+        return np.zeros(len(labels), np.float32)
     if not isinstance(label, ClassLabel):
         return labels
     return np.asarray(labels == label.classes.index(label.positive), np.float32)

@@ -22,6 +22,9 @@ INTERVAL = (2.5, 97.5)
 CLIP = 1e-7
 """Scores are clipped to [CLIP, 1 - CLIP] before the log loss."""
 
+WORST = 1e12
+"""Squared error beyond which nothing gets worse: its sums must fit."""
+
 Numbers = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float64]
 
@@ -59,21 +62,28 @@ def rmse(labels: Numbers, outputs: Numbers, weights: Floats | None = None) -> fl
 
 
 def row_losses(metric: Metric, labels: Numbers, outputs: Numbers) -> Floats:
-    """Per-row loss, unweighted: log loss for classes, squared error for numbers. Shape (n,)."""
+    """Per-row loss, unweighted: log loss for classes, squared error for numbers. Shape (n,), finite.
+
+    An output that is no number counts as `WORST`, or as surely wrong: a model that gives one must not win.
+    """
+    known = np.isfinite(outputs)
     if metric is Metric.RMSE:
-        return _squared_errors(labels, outputs)
-    scores = np.clip(outputs.astype(np.float64), CLIP, 1 - CLIP)
+        return np.where(known, np.minimum(_squared_errors(labels, np.where(known, outputs, 0)), WORST), WORST)
+    scores = np.clip(np.where(known, outputs, 0.5).astype(np.float64), CLIP, 1 - CLIP)
     positive = labels == 1
-    return np.asarray(-np.log(np.where(positive, scores, 1 - scores)), np.float64)
+    losses = -np.log(np.where(positive, scores, 1 - scores))
+    return np.asarray(np.where(known, losses, -np.log(CLIP)), np.float64)
 
 
 def figure(
     metric: Metric, labels: Numbers, outputs: Numbers, groups: npt.NDArray[np.int64] | None = None, seed: int = 0
 ) -> Figure:
-    """One model's figure.
+    """One model's figure; NaN and undecided where an output is no number.
 
     Args: groups: shape (n,), rows of one group are drawn together; a negative group is a row of its own.
     """
+    if not np.isfinite(outputs).all():
+        return _undecided(len(labels))
     measure = _measure(metric, labels, outputs)
     return _with_interval(measure, metric, labels, groups, seed)
 
@@ -90,6 +100,8 @@ def paired_difference(
     resamples: int = RESAMPLES,
 ) -> Figure:
     """Figure of the first model minus that of the second, both measured on the same rows of each resample."""
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        return _undecided(len(labels))
     one, other = _measure(metric, labels, first), _measure(metric, labels, second)
     return _with_interval(
         lambda weights: one(weights) - other(weights), metric, labels, groups, seed, interval, resamples
@@ -172,6 +184,10 @@ def _measure(metric: Metric, labels: Numbers, outputs: Numbers) -> Callable[[Flo
         return lambda weights: _root_mean(squares, weights)
     ranking = _Ranking(labels, outputs)
     return ranking.average_precision if metric is Metric.AVERAGE_PRECISION else ranking.roc_auc
+
+
+def _undecided(n: int) -> Figure:
+    return Figure(float("nan"), float("nan"), float("nan"), n, decided=False)
 
 
 def _with_interval(

@@ -139,11 +139,11 @@ class ModelStore:
         _write(self._folder / f"{manifest.version}.f32", vector_bytes(vector))
         record = {"template": template_sha256, "manifest": manifest.model_dump(mode="json")}
         _write(self._folder / f"{manifest.version}.json", json.dumps(record).encode())
-        for path in self._folder.glob("*.json"):
-            if path.stem.isdecimal() and int(path.stem) not in keep | {manifest.version, *self.served()}:
-                path.unlink()
-                path.with_suffix(".f32").unlink(missing_ok=True)
-                path.with_suffix(".control").unlink(missing_ok=True)
+        kept = keep | {manifest.version, *self.served()}
+        for path in self._folder.iterdir():  # also what a full disk left half written
+            number = path.name.partition(".")[0]
+            if number.isdecimal() and int(number) not in kept:
+                path.unlink(missing_ok=True)
 
     def load(self, version: int) -> tuple[VersionManifest, Vector, str]:
         """Read a version and its template's hash. Raises: ModelRefused: missing, or not what its manifest says."""
@@ -169,7 +169,12 @@ class ModelStore:
             raise ModelRefused(f"the control variate of version {manifest.version} on disk: {error}") from error
 
     def mark_served(self, version: int) -> None:
-        """This version serves from now on; the one before it stays as a second last good one. Raises: OSError."""
+        """This version serves from now on; the one before it stays as a second last good one. Raises: OSError.
+
+        One that isn't on disk can't serve after a restart, so it takes nothing's place.
+        """
+        if not (self._folder / f"{version}.json").exists():
+            return
         before = [known for known in self.served() if known != version]
         _write(self._folder / _SERVED, json.dumps([version, *before][:KEPT_SERVED]).encode())
 
@@ -219,10 +224,14 @@ class ModelStore:
 
 def _write(path: Path, content: bytes) -> None:
     temporary = path.with_name(path.name + ".new")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     temporary.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:

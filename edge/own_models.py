@@ -24,7 +24,7 @@ from uns_topics.tensors import Role, Vector, vector_bytes, vector_from_bytes
 log = logging.getLogger("headgate.edge")
 
 LOCAL_KEY = "local-only"
-"""Key of the local-only parameters in the store."""
+"""Key of the local-only parameters in the store: the template's hash, steps as 8 bytes, the vector."""
 TENSORS_KEY = "local-tensors"
 """Key of the tensors of role local in the store, behind the hash of the template that they belong to."""
 _HASH_BYTES = 32
@@ -49,16 +49,22 @@ class OwnModels:
         self._store = store
         self._store_thread = store_thread
         self._scoring = scoring
-        self.local_only: Model | None = None
-        """What this plant would have without a federation."""
+        self.local_only, self._best_steps = self._kept_local_only()
+        """What this plant would have without a federation, and how many steps that had."""
         self._local_base: Vector | None = None
         self._local_steps = 0
+        """That the trainer's own model had; it forgets where it dies."""
         self._tensors = self._kept_tensors()
         self._tuned: Vector | None = None
         """The global version that training last started from, and where its steps led in this plant."""
         self._tuned_final: int | None = None
 
     # Tensors of role local (as FedBN has them: Li et al. 2021, arXiv:2102.07623) --------------------------------------
+
+    @property
+    def tensors(self) -> Vector | None:
+        """Shape (elements of role local,); None before any training. Another object whenever they change."""
+        return self._tensors
 
     def fit(self, model: Model) -> Model:
         """A global version with this plant's own tensors in it; the version itself where it has none yet."""
@@ -114,12 +120,12 @@ class OwnModels:
         """
         if self._desk is None or self._tuned_final == manifest.version or not len(snapshot.dataset.of(Part.TRAIN)):
             return
-        self._tuned_final = manifest.version
         try:
             async with self._desk.using(self._template, snapshot.dataset) as trainer:
                 trained = await trainer.train(fitted.vector, settings, class_weights=weights, seed=manifest.version)
                 self._tuned = self._where(trained, fitted.vector)
-        except TrainerError as error:
+                self._tuned_final = manifest.version
+        except (TrainerError, OSError) as error:
             log.warning("version %d is not personalised: %s", manifest.version, error)
 
     def personalised(self, snapshot: Snapshot, fitted: Model, weights: ClassWeights) -> Model | None:
@@ -159,6 +165,8 @@ class OwnModels:
         try:
             while self._local_steps < due:
                 async with self._desk.using(template, snapshot.dataset) as trainer:
+                    if self._local_steps >= due:  # another one who waits has made up for it
+                        break
                     if self._local_base is None:
                         fresh = await trainer.initial(seed)
                         own = await on(self._scoring, snapshot.cells)
@@ -167,9 +175,17 @@ class OwnModels:
                         self._local_base, settings, class_weights=weights, seed=seed + self._local_steps
                     )
                     vector, self._local_steps = trained.vector, trained.num_steps
-        except TrainerError as error:
+        except (TrainerError, OSError) as error:
             log.warning("the local-only model of round %d is skipped: %s", round_number, error)
-        if vector is not None:
-            best = vector
+        if vector is not None and self._local_steps >= self._best_steps:  # else it starts anew and is not as far yet
+            best, self._best_steps = vector, self._local_steps
             self.local_only = await on(self._scoring, lambda: open_own(template, best))
-            await on(self._store_thread, lambda: self._store.put(LOCAL_KEY, vector_bytes(best)))
+            head = bytes.fromhex(template.sha256) + self._best_steps.to_bytes(8, "big")
+            await on(self._store_thread, lambda: self._store.put(LOCAL_KEY, head + vector_bytes(best)))
+
+    def _kept_local_only(self) -> tuple[Model | None, int]:
+        kept, head = self._store.get(LOCAL_KEY), _HASH_BYTES + 8
+        if kept is None or kept[:_HASH_BYTES].hex() != self._template.sha256:
+            return None, 0
+        vector = vector_from_bytes(kept[head:], self._template.table.size)
+        return open_own(self._template, vector), int.from_bytes(kept[_HASH_BYTES:head], "big")

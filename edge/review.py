@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from edge.dataset import Part
 from edge.models import Model
-from edge.scoring import Outputs, Snapshot
+from edge.scoring import Snapshot
 from edge.variants import NAMES, Served, Serving, choose
 from uns_topics.contract import RunToFailureLabel
 from uns_topics.presence import Variant
-from uns_topics.reports import Evaluation, ModelName, PartScores
+from uns_topics.reports import Evaluation, PartScores
 from uns_topics.rounds import VersionManifest
 
 log = logging.getLogger("headgate.edge")
@@ -58,16 +58,16 @@ def review(
     Args: could: what could run; weights: of the classes, of the round.
     """
     contract = snapshot.contract
+    choice = _choose(snapshot, could, serving)
+    could = {**could, choice.variant: choice}  # what runs on may be an older one of its kind
     models = {NAMES[variant]: served.model for variant, served in could.items()}
     with_report = final or contract.split.report == "each-version"
-    parts = (Part.SELECT, Part.REPORT) if with_report else (Part.SELECT,)
-    outputs = {which: snapshot.predict(which, models) for which in parts}
-    chosen = _choose(snapshot, outputs[Part.SELECT], could, serving)
 
     def part(which: Part, *, capped: bool) -> PartScores:
         predictions = {**outputs[which], **snapshot.baselines(which)}
-        return snapshot.score(which, predictions, weights, capped=capped, served=NAMES[chosen])
+        return snapshot.score(which, predictions, weights, capped=capped, served=NAMES[choice.variant])
 
+    outputs = {which: snapshot.predict(which, models) for which in (Part.SELECT, Part.REPORT)[: 1 + with_report]}
     runs = isinstance(contract.label, RunToFailureLabel)
     evaluation = Evaluation(
         generation=manifest.generation,
@@ -75,25 +75,31 @@ def review(
         current=manifest.version,
         metric=contract.metric,
         final=final,
-        serves=chosen,
+        serves=choice.variant,
         select=part(Part.SELECT, capped=True),
         report=part(Part.REPORT, capped=False) if with_report else None,
         report_capped=part(Part.REPORT, capped=True) if with_report and runs else None,
     )
-    return evaluation, could[chosen]
+    return evaluation, choice
 
 
-def _choose(
-    snapshot: Snapshot, outputs: Mapping[ModelName, Outputs], could: Mapping[Variant, Served], serving: Serving
-) -> Variant:
-    allowed = [variant for variant in could if variant in serving.allowed]
-    incumbent = serving.chosen if serving.chosen in allowed else Variant.GLOBAL
-    gained = snapshot.gains({variant: outputs[NAMES[variant]] for variant in allowed}, incumbent)
-    chosen = choose(incumbent, gained)
-    if chosen is not incumbent:
+def _choose(snapshot: Snapshot, could: Mapping[Variant, Served], serving: Serving) -> Served:
+    """What is to run, by the select part alone."""
+    current, running = could[Variant.GLOBAL], serving.incumbent
+    if running is None or running.model.template.sha256 != current.model.template.sha256:
+        running = current
+    others = {v: served for v, served in could.items() if v in serving.allowed and served.model is not running.model}
+    models = [running, *others.values()]
+    outputs = [snapshot.predict(Part.SELECT, {"current": served.model})["current"] for served in models]
+    gained = snapshot.gains(outputs[0], dict(zip(others, outputs[1:], strict=True)))
+    chosen = choose(running.variant, gained)
+    if chosen is None:
+        return running
+    if chosen is not running.variant:
         gain = gained[chosen]
         log.info(
             "the %s model runs instead of the %s one: %s better by %.3g (%.3g to %.3g in all resamples of %d rows)",
-            chosen.value, incumbent.value, snapshot.contract.metric.value, gain.value, gain.low, gain.high, gain.n,
+            chosen.value, running.variant.value, snapshot.contract.metric.value, gain.value, gain.low, gain.high,
+            gain.n,
         )  # fmt: skip
-    return chosen
+    return others[chosen]

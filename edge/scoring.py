@@ -14,7 +14,7 @@ from edge.evaluation import Predictions, cap, row_weights, score, truth_of
 from edge.metrics import Figure, row_losses
 from edge.models import BATCH_ROWS, Model
 from edge.variants import gains
-from uns_topics.contract import ClassLabel, Contract
+from uns_topics.contract import ClassLabel, Contract, NoLabel
 from uns_topics.presence import Variant
 from uns_topics.reports import FeatureCell, ModelName, PartScores, Statistics
 from uns_topics.standardisation import Moments, cells, class_weights, context_slots
@@ -45,7 +45,9 @@ class Snapshot:
         return {name: np.concatenate(parts) if parts else np.empty(0, np.float32) for name, parts in outputs.items()}
 
     def baselines(self, part: Part) -> dict[ModelName, Outputs]:
-        """Outputs of the constant and the linear model on one part."""
+        """Outputs of the constant and the linear model on one part; without a label there is nothing to fit."""
+        if isinstance(self.contract.label, NoLabel):
+            return {}
         index = self.dataset.of(part)
         return {name: values[index] for name, values in self._baselines.items()}
 
@@ -71,11 +73,11 @@ class Snapshot:
         losses = row_losses(self.contract.metric, truth_of(labels, self.contract), outputs)
         return float((losses * row_weights(labels, self.contract, weights)).mean())
 
-    def gains(self, outputs: Mapping[Variant, Outputs], serving: Variant) -> dict[Variant, Figure]:
-        """How much better each other variant is on the select part than what serves."""
+    def gains(self, running: Outputs, others: Mapping[Variant, Outputs]) -> dict[Variant, Figure]:
+        """How much better other models are on the select part than what runs."""
         index = self.dataset.of(Part.SELECT)
         truth = truth_of(cap(self.dataset.labels[index], self.contract), self.contract)
-        return gains(self.contract.metric, truth, outputs, serving, self.dataset.groups[index])
+        return gains(self.contract.metric, truth, running, others, self.dataset.groups[index])
 
     def statistics(self, generation: int) -> Statistics:
         """What is published of the training part."""

@@ -1,9 +1,10 @@
 """Which model runs on the tags: the federation's, one of this plant's own, or the last good one. Pure.
 
-What runs goes on running until another one is surely better: better in every one of the paired resamples of the select
-part. A published interval leaves out 5 % of them; here several models are compared at every version, and with that rule
-one of three equally good others would take over every eleventh time. Only the last good version gives way as soon as it
-isn't surely better: it is a refuge, not a home.
+What runs (the very model, not its kind) goes on running until another one is surely better: better in every one of the
+paired resamples of the select part. A published interval leaves out 5 % of them; here several models are compared at
+every version, and with that rule one of three equally good others would take over every eleventh time. A newer model of
+the same kind takes over unless it is surely worse, and so does the current version after a last good one: that is a
+refuge, not a home.
 """
 
 from __future__ import annotations
@@ -49,33 +50,29 @@ class Served:
 def gains(
     metric: Metric,
     labels: npt.NDArray[float32],
-    outputs: Mapping[Variant, npt.NDArray[float32]],
-    serving: Variant,
+    running: npt.NDArray[float32],
+    others: Mapping[Variant, npt.NDArray[float32]],
     groups: npt.NDArray[int64],
 ) -> dict[Variant, Figure]:
-    """How much better each other one is than what serves, on the same rows; positive is better.
+    """How much better each other model is than what runs, on the same rows; positive is better.
 
-    Args: labels, outputs: shape (n,) each, as for `edge.metrics.figure`.
+    Args: labels, running, others: shape (n,) each, as for `edge.metrics.figure`.
     """
-    better = -1.0 if metric is Metric.RMSE else 1.0
     found = {}
-    for variant, predicted in outputs.items():
-        if variant is not serving:
-            given = (predicted, outputs[serving]) if better > 0 else (outputs[serving], predicted)
-            found[variant] = paired_difference(metric, labels, *given, groups, interval=INTERVAL, resamples=RESAMPLES)
+    for variant, predicted in others.items():
+        given = (running, predicted) if metric is Metric.RMSE else (predicted, running)  # of errors less is better
+        found[variant] = paired_difference(metric, labels, *given, groups, interval=INTERVAL, resamples=RESAMPLES)
     return found
 
 
-def choose(serving: Variant, gains: Mapping[Variant, Figure]) -> Variant:
-    """What is to run. Args: gains: of all others that may run here, over what serves."""
+def choose(running: Variant, gains: Mapping[Variant, Figure]) -> Variant | None:
+    """What is to run; None: what runs. Args: gains: of each other model over it, one of its own kind among them."""
     surely = {variant: gain.value for variant, gain in gains.items() if gain.decided and gain.low > 0}
-    if surely:
-        return max(surely, key=lambda variant: surely[variant])
-    if serving is Variant.LAST_GOOD:
-        current = gains.get(Variant.GLOBAL)
-        if current is None or not (current.decided and current.high < 0):
-            return Variant.GLOBAL
-    return serving
+    if others := {variant: value for variant, value in surely.items() if variant is not running}:
+        return max(others, key=lambda variant: others[variant])
+    heir = Variant.GLOBAL if running is Variant.LAST_GOOD else running
+    gain = gains.get(heir)
+    return heir if gain is not None and not (gain.decided and gain.high < 0) else None
 
 
 class Serving:
@@ -94,9 +91,15 @@ class Serving:
         """The variant that the last review chose."""
         return self._chosen
 
-    def restore(self, served: Served) -> None:
-        """What a restart runs until the federation says more."""
+    @property
+    def incumbent(self) -> Served | None:
+        """The model that another one has to beat; None where that is the current version, which runs at once."""
+        return self.served if self._chosen is not Variant.GLOBAL else None
+
+    def restore(self, served: Served, version: Served) -> None:
+        """What a restart runs until the federation says more. Args: version: the global one that it stands in for."""
         self.served = served
+        self.last_good = replace(version, variant=Variant.LAST_GOOD)
         if served.variant is not Variant.LAST_GOOD:
             self._chosen = served.variant
 

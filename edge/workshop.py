@@ -6,6 +6,7 @@ snapshot is frozen when a round opens: its training part is trained on, its othe
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Collection, Mapping
@@ -196,7 +197,11 @@ class Workshop:
             return model, own.fit(model)
 
         try:
+            tensors = own.tensors
             model, fitted = await on(self._scoring, work)
+            while own.tensors is not tensors:  # a training came back meanwhile
+                tensors = own.tensors
+                fitted = await on(self._scoring, functools.partial(own.fit, model))
         except ModelRefused as error:
             return str(error)
         key = (manifest.version, manifest.sha256)
@@ -270,8 +275,9 @@ class Workshop:
             fitted = self._own.fit(model)
             key = (manifest.version, manifest.sha256)
             self._open[key], self._fitted[key] = model, fitted
-            served = self._restored_own(model.template, version) or Served(fitted, version, Variant.LAST_GOOD)
-            self._serving.restore(served)
+            known = Served(fitted, version, Variant.LAST_GOOD)
+            served = self._restored_own(model.template, version) or known
+            self._serving.restore(served, known)
             return manifest, served
         return None
 

@@ -215,7 +215,7 @@ def test_a_full_disk_keeps_no_model_and_serves_it_all_the_same(
             await take(made, 1)
             await made.mark_served(manifest_of(1))
             assert made.model(manifest_of(1)).template.sha256 == TEMPLATE.sha256
-        assert caplog.text.count("No space left on device") == 2
+        assert caplog.text.count("No space left on device") == 1  # what isn't on disk isn't marked as served either
 
     run(main(), timeout_s=40)
 
