@@ -53,12 +53,16 @@ def opened(state: State, current: Round) -> tuple[State, tuple[RecordLate, ...]]
         again = known.but(attempt=current.attempt, asked=current.asked)
         return state.but(round=current, asking=tuple(again if a is known else a for a in state.asking)), ()
     asking = Asking(number=current.number, attempt=current.attempt, base=current.base, asked=current.asked)
-    moved = tuple(
-        Recount(participant=late.participant, round_number=late.asked_in, staleness=late.staleness)
-        for late in state.buffer
-    )
+    moved = recounted(state.buffer)
     state = state.but(round=current.but(late=state.buffer), buffer=(), asking=(asking, *state.asking)[:MAX_ASKING])
     return state, (RecordLate(counted_in=current.number, updates=moved),) if moved else ()
+
+
+def recounted(buffer: tuple[Late, ...]) -> tuple[Recount, ...]:
+    """These updates, to be recorded with another round."""
+    return tuple(
+        Recount(participant=late.participant, round_number=late.asked_in, staleness=late.staleness) for late in buffer
+    )
 
 
 def accepted(state: State, asking: Asking, participant: str, answer: Answer) -> State:

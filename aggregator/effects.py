@@ -37,8 +37,12 @@ class Recount(Value):
     staleness: Count
 
 
+NOWHERE = 0
+"""Round number of what counts in none."""
+
+
 class RecordLate(Value):
-    """Late updates that count in the round that opens."""
+    """Late updates that count in the round that opens, or `NOWHERE` once their generation is over."""
 
     kind: Literal["record-late"] = "record-late"
     counted_in: int

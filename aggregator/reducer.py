@@ -10,11 +10,13 @@ from typing import Any, Literal
 
 from aggregator import buffer
 from aggregator.effects import (
+    NOWHERE,
     Output,
     PrepareVersion,
     PublishCandidate,
     PublishCurrent,
     PublishHistory,
+    RecordLate,
     RecordManifest,
     RecordReceipt,
     RecordStatistics,
@@ -88,6 +90,8 @@ def _generation_started(state: State, event: GenerationStarted, now: float) -> t
         ),
         RecordManifest(version=event.base.version),
     )
+    if state.buffer:  # steps from another template, or for another rule
+        outputs += (RecordLate(counted_in=NOWHERE, updates=buffer.recounted(state.buffer)),)
     if state.current != event.base:
         outputs += (RecordVersionStatus(version=state.current.version, status="superseded"),)
     state = state.but(

@@ -115,7 +115,10 @@ class Store:
             raise StoreError(f"the store can't be opened: {str(error).splitlines()[0]}") from None
         if found is not None and found != tables.SCHEMA_VERSION:
             self.close()
-            raise StoreError(f"the store has schema {found}; this program writes {tables.SCHEMA_VERSION}")
+            raise StoreError(
+                f"the store has schema {found}; this program writes {tables.SCHEMA_VERSION}: go on with the release "
+                "that wrote it, or start anew with another data_dir and `headgate aggregator --from` the last model"
+            )
         self._next_effect = 1 + max((p.id for p in self.pending()), default=0)
 
     def close(self) -> None:

@@ -121,9 +121,23 @@ def run_aggregator(arguments: argparse.Namespace) -> int:
     for file in (config.model, arguments.from_model):
         if file is not None and not file.is_file():
             raise CommandError(f"{file}: no such file; `headgate model new` makes a base model", Exit.NOT_FOUND)
+    _prove_model(arguments.from_model or config.model)
     return run_service(
         lambda stop: run(config, takeover=arguments.takeover, from_model=arguments.from_model, stop=stop)
     )
+
+
+def _prove_model(path: Path) -> None:
+    """The check that each plant makes of a plan's template, before there is a plan. Raises: CommandError."""
+    from edge.model_check import check_run, check_skeleton
+    from uns_topics.template import TemplateError, read_model_file
+
+    try:
+        check_run(check_skeleton(read_model_file(path.read_bytes()).template.skeleton))
+    except TemplateError as error:
+        raise CommandError(f"{path}: {error}; was it made by `headgate model new`?", Exit.INTEGRITY) from None
+    except OSError as error:
+        raise CommandError(f"{path} can't be read: {error.strerror}", Exit.NOT_FOUND) from None
 
 
 def run_broker(arguments: argparse.Namespace) -> int:

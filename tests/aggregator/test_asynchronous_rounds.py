@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from aggregator.buffer import MAX_ASKING
 from aggregator.effects import (
+    NOWHERE,
     Aggregate,
     AnnounceRound,
     RecordLate,
@@ -333,9 +334,13 @@ def test_a_new_generation_starts_with_an_empty_buffer() -> None:
     late = world.update("c")
     world.send("a", "b")
     world.do(late)
+    assert world.state.buffer
     rules = make_rules(buffer=2, max_staleness=2).model_copy(update={"generation": 2})
-    world.do(GenerationStarted(rules=rules, base=VersionRef(version=9, sha256=sha("v9")), imported=False))
+    outputs = world.do(GenerationStarted(rules=rules, base=VersionRef(version=9, sha256=sha("v9")), imported=False))
     assert (world.state.asking, world.state.buffer) == ((), ())
+    # On record it counted in the next round, whose step it must not spoil.
+    nowhere = RecordLate(counted_in=NOWHERE, updates=(Recount(participant="c", round_number=1, staleness=0),))
+    assert [output for output in outputs if isinstance(output, RecordLate)] == [nowhere]
 
 
 # A restart and the order of arrival -----------------------------------------------------------------------------------

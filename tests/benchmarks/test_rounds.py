@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.flower_rounds import flower_run
-from benchmarks.rounds import TERNARY, Overhead, run
+from benchmarks.rounds import PLAIN, TERNARY, Overhead, run
 from benchmarks.traffic import Traffic, counted
 from tests.e2e.models import make_base_model
 from tests.servers import mosquitto
@@ -30,7 +30,7 @@ def test_ours_with_its_bytes_counted(tmp_path: Path) -> None:
                 return await run(server, 2, 2, model, folder, traffic=traffic, **settings)
 
     model = make_base_model(tmp_path, "100,100")
-    plain = asyncio.run(measure(tmp_path / "f32"))
+    plain = asyncio.run(measure(tmp_path / "f32", **PLAIN))
     assert 0 < plain.evaluating < plain.whole
     assert min(plain.up, plain.down) > plain.model_bytes
     small = asyncio.run(measure(tmp_path / "ternary", **TERNARY))

@@ -36,7 +36,7 @@ while True:
 """
 FAILING = """
 import sys
-print("\\n".join(f"line {number}" for number in range(40)))
+print("\\n".join(f"line {number}" for number in range(40)), flush=True)
 sys.exit("no space left on the line")
 """
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +62,8 @@ def manifest_of(template: Template, version: int, vector: Vector) -> VersionMani
 def plan_of(template: Template) -> Plan:
     return Plan(
         generation=1,
-        contract=CONTRACT,
-        contract_hash=CONTRACT.meaning_sha256,
+        contract=template.contract,
+        contract_hash=template.contract.meaning_sha256,
         template=TemplateManifest(
             sha256=template.sha256,
             network=template.info.network,
@@ -96,9 +97,11 @@ def round_of(manifest: VersionManifest) -> RoundAnnouncement:
 async def workshop(folder: Path, template: Template, variants: tuple[Variant, ...]) -> AsyncIterator[Workshop]:
     thread = ThreadPoolExecutor(1)
     store = SampleStore(folder / "samples.sqlite")
-    store.use(CONTRACT)
+    store.use(template.contract)
     if not store.counts().samples:
-        store.add(history(900))
+        is_labelled = template.contract.label.kind != "none"
+        events = history(900)
+        store.add(events if is_labelled else [replace(e, matures_s=None) for e in events if isinstance(e, SampleReady)])
     trainer = TrainerProcess([sys.executable, "-m", "edge.training.worker"])
     made = Workshop("berlin", store, thread, ModelStore(folder / "models"), trainer, folder, variants=variants)
     try:
@@ -202,6 +205,30 @@ def test_a_site_that_allows_the_global_model_alone_runs_it_and_still_hears_of_th
             assert found.evaluation.select.served_minus_current is None
             assert found.serves is not None
             assert found.serves.variant is Variant.GLOBAL
+
+    run(main(), timeout_s=60)
+
+
+def test_a_plant_without_labels_is_evaluated_by_its_reconstruction_error(tmp_path: Path) -> None:
+    template, vector = make_model(make_contract("none"), Network(kind="autoencoder", hidden=(8, 2)), seed=1)
+
+    async def main() -> None:
+        async with workshop(tmp_path, template, tuple(Variant)) as made:
+            first = manifest_of(template, 1, vector)
+            assert await made.verify(first, vector_bytes(vector)) is None
+            await made.keep(first, {1: first})
+            made.offer(first)
+            assert isinstance(await made.train(round_of(first)), TrainedUpdate)
+            compared = await made.compare(first, first)
+            assert compared.select.n > 100
+            assert compared.select.models["candidate"].loss.mean > 0
+            found = await made.review(first, final=True)
+            assert found.evaluation is not None
+            assert found.evaluation.report is not None
+            models = found.evaluation.report.models
+            assert set(models) == {"current", "local_only", "personalised"}
+            assert found.serves is not None
+            assert found.serves.variant in (Variant.LOCAL, Variant.PERSONALISED)  # the current one was never trained
 
     run(main(), timeout_s=60)
 
