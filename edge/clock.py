@@ -31,17 +31,23 @@ class SourceClock:
         self._differences: deque[float] = deque()
         self._ordered: list[float] = []
 
-    def event_time_s(self, payload_s: float | None, arrival_s: float) -> tuple[float | None, bool]:
+    def event_time_s(
+        self, payload_s: float | None, arrival_s: float, *, live: bool = True
+    ) -> tuple[float | None, bool]:
         """Event time, and whether it had to be clamped because it lay in the future.
 
-        Args: payload_s: the payload's timestamp, None where it has none. Returns: None where one is needed and missing.
+        Args:
+            payload_s: the payload's timestamp, None where it has none.
+            live: it is said as it happens; otherwise its arrival says nothing of the time.
+
+        Returns: None where a payload's timestamp is needed and missing, or there and can't be told from the arrival.
         """
         if self._clock is Clock.ARRIVAL:
-            return arrival_s, False
+            return (arrival_s if live else None), False
         if payload_s is None:
             return None, False
         if self._clock is Clock.OFFSET:
-            payload_s += self._offset_s(arrival_s - payload_s)
+            payload_s += self._offset_s(arrival_s - payload_s) if live else self._known_offset_s()
         if payload_s > arrival_s + FUTURE_TOLERANCE_S:
             return arrival_s, True
         return payload_s, False
@@ -53,4 +59,7 @@ class SourceClock:
         if len(self._differences) > OFFSET_MESSAGES:
             oldest = self._differences.popleft()
             del self._ordered[bisect_left(self._ordered, oldest)]
-        return self._ordered[len(self._ordered) // 2]
+        return self._known_offset_s()
+
+    def _known_offset_s(self) -> float:
+        return self._ordered[len(self._ordered) // 2] if self._ordered else 0.0

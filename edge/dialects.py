@@ -40,6 +40,8 @@ class Form(StrEnum):
     """One JSON object with many tags."""
     SCALAR = "scalar"
     """A bare number, truth value or text."""
+    SPARKPLUG = "sparkplug"
+    """Metrics of a Sparkplug B edge node or device; read by `edge.sparkplug`, since no message stands alone."""
 
 
 class TimestampFormat(StrEnum):
@@ -72,6 +74,11 @@ class Refusal:
 Decoder = Callable[[bytes], Decoded | Refusal]
 
 
+def no_decoder(_: bytes) -> Refusal:
+    """Of a form whose messages don't stand alone."""
+    return Refusal("undecodable", "a Sparkplug source on a topic that is none of Sparkplug B")
+
+
 def make_decoder(
     form: Form,
     *,
@@ -80,6 +87,8 @@ def make_decoder(
     timestamp_format: TimestampFormat = TimestampFormat.MS,
 ) -> Decoder:
     """The decoder of one source. Keys and timestamp format count for `vqt` and `flat`."""
+    if form is Form.SPARKPLUG:
+        return no_decoder
     if form is Form.SCALAR:
         return _decode_scalar
     if form is Form.UMH:

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from edge.clock import SourceClock
-from edge.dialects import MAX_NUMBER, Decoded, Decoder, Refusal, make_decoder, read_number, read_text
+from edge.clock import Clock, SourceClock
+from edge.dialects import MAX_NUMBER, Decoded, Decoder, Form, Refusal, make_decoder, read_number, read_text
 from edge.events import NAN, EventJoiner, Joined, Part, Tag
 from edge.signal_map import BoundFeature, BoundMap, BoundSource, required_features
+from edge.sparkplug import Nodes, RebirthRequest, Update
 from edge.splits import SAID
 from edge.windows import TagGrid, Window, WindowBuilder
 from uns_topics.contract import ClassLabel, Contract, EventSample, RunToFailureLabel, WindowSample
 from uns_topics.filters import TopicPattern
+from uns_topics.sparkplug import NAMESPACE, MessageType, SparkplugTopic
 
 MAX_INSTANCES = 1000
 """Instances of one edge; messages of further ones are counted and left alone."""
@@ -98,7 +100,7 @@ class Problem:
     detail: str
 
 
-Effect = SampleReady | LabelSet | RunEnded | Problem
+Effect = SampleReady | LabelSet | RunEnded | Problem | RebirthRequest
 
 
 class _Instance(Protocol):
@@ -139,6 +141,10 @@ class _Route:
     instance: _Instance
     complete: bool
     """A message gives a number for each of its features: keyed values and rows, where an absent field is missing."""
+    fields: frozenset[str]
+    """All that the source reads."""
+    held: dict[str, Any] = field(default_factory=dict)
+    """Sparkplug: the group and split that were said last, since a device only says what has changed."""
 
 
 class Ingest:
@@ -153,7 +159,7 @@ class Ingest:
         self._map = bound_map
         self._contract = contract
         self._instances_pattern = TopicPattern(bound_map.instance)
-        self.filters: tuple[str, ...] = tuple(dict.fromkeys(s.pattern.filter for s in bound_map.sources))
+        self.filters: tuple[str, ...] = tuple(dict.fromkeys(s.declared.filter for s in bound_map.sources))
         self.counters: Counter[str] = Counter()
         self.messages = 0
         self._decoders = [
@@ -165,6 +171,7 @@ class Ingest:
             )
             for s in bound_map.sources
         ]
+        self._nodes = Nodes() if any(s.declared.form is Form.SPARKPLUG for s in bound_map.sources) else None
         self._routes: dict[str, tuple[_Route, ...]] = {}
         self._clocks: dict[tuple[int, str], SourceClock] = {}
         self._instances: dict[str, _Instance] = {}
@@ -183,11 +190,11 @@ class Ingest:
 
         Args: retain: the message's retain flag; arrival_s: now, seconds since the epoch.
         """
-        routes = self._routes.get(topic)
-        if routes is None:
-            routes = self._find_routes(topic)
+        if self._nodes is not None and topic.startswith(f"{NAMESPACE}/"):
+            sparkplug = SparkplugTopic.parse(topic)
+            return self._feed_nodes(self._nodes, sparkplug, payload, retain, arrival_s) if sparkplug is not None else []
         effects: list[Effect] = []
-        for route in routes:
+        for route in self._routes_of(topic):
             self.messages += 1
             message = self._read(route, topic, payload, arrival_s)
             if isinstance(message, Problem):
@@ -199,6 +206,53 @@ class Ingest:
                 effects += message.problems
                 effects += route.instance.take(message)
         return effects
+
+    def reconnected(self, now_s: float) -> list[RebirthRequest]:
+        """What is to be asked once there is a session again and all is subscribed."""
+        return self._nodes.reconnected(now_s) if self._nodes is not None else []
+
+    def _feed_nodes(
+        self, nodes: Nodes, topic: SparkplugTopic, payload: bytes, retain: bool, arrival_s: float
+    ) -> list[Effect]:
+        heard = nodes.hear(topic, payload, retain=retain, now_s=arrival_s)
+        self.messages += len(self._routes_of(str(topic)))
+        self.counters.update(heard.counted)
+        effects: list[Effect] = [Problem(p.code, str(topic), p.detail) for p in heard.problems]
+        if heard.rebirth is not None:
+            effects.append(heard.rebirth)
+        for update in (*heard.updates, *((heard.whole,) if heard.whole is not None else ())):
+            kind = MessageType.NDATA if update.device is None else MessageType.DDATA
+            for route in self._routes_of(str(SparkplugTopic(topic.group, kind, topic.node, update.device))):
+                of_event = route.source.declared.key is not None and update.live and not update.seed
+                if of_event == (update is heard.whole) and not route.fields.isdisjoint(update.values):
+                    effects += self._take_update(route, str(topic), update, retain, arrival_s)
+        return effects
+
+    def _take_update(
+        self, route: _Route, topic: str, update: Update, retain: bool, arrival_s: float
+    ) -> Iterable[Effect]:
+        time_s, clamped = arrival_s, False
+        if update.time_s is not None:
+            known_s, clamped = route.clock.event_time_s(
+                update.time_s, arrival_s, live=update.live and (not retain or route.source.clock is Clock.ARRIVAL)
+            )
+            if known_s is None:
+                self.counters["late"] += 1
+                return []
+            time_s = known_s
+        declared, fields, problems = route.source.declared, update.values, list[Effect]()
+        if clamped:
+            problems.append(self._problem("future", topic, "its timestamp lies in the future; taken as now"))
+        if declared.key is None and (declared.group or declared.split):
+            said = (name for name in (declared.group, declared.split) if name is not None)
+            route.held |= {name: fields[name] for name in said if fields.get(name) is not None}
+            fields = {**fields, **route.held}
+        values = self._numbers(route, topic, Decoded(time_s, fields), problems)
+        message = _Message(route.source, route.rank, topic, time_s, arrival_s, fields, True, values, problems)
+        if update.seed:
+            route.instance.seed(message)
+            return problems
+        return [*problems, *route.instance.take(message)]
 
     def _read(self, route: _Route, topic: str, payload: bytes, arrival_s: float) -> _Message | Problem:
         decoded = route.decode(payload)
@@ -245,6 +299,10 @@ class Ingest:
         self.counters[code] += 1
         return Problem(code, topic, detail)
 
+    def _routes_of(self, topic: str) -> tuple[_Route, ...]:
+        routes = self._routes.get(topic)
+        return routes if routes is not None else self._find_routes(topic)
+
     def _find_routes(self, topic: str) -> tuple[_Route, ...]:
         if len(self._routes) >= MAX_ROUTES:
             self._routes.clear()
@@ -261,7 +319,7 @@ class Ingest:
                     continue
                 clock = self._clocks.setdefault((rank, path), SourceClock(source.clock))
                 complete = source.declared.key is not None or self._map.by_row
-                routes.append(_Route(source, rank, self._decoders[rank], clock, instance, complete))
+                routes.append(_Route(source, rank, self._decoders[rank], clock, instance, complete, source.fields))
         found = self._routes[topic] = tuple(routes)
         return found
 

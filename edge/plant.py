@@ -24,6 +24,7 @@ from edge.ingest import Effect, Ingest, Problem, SampleReady
 from edge.inventory import Inventory
 from edge.outputs import Leaf, Outputs, Prediction, alive_topic
 from edge.quality import QualityCounters
+from edge.sparkplug import RebirthRequest
 from edge.store import SampleStore, StoredPrediction
 from edge.threads import on
 from edge.variants import Served
@@ -158,6 +159,8 @@ class Plant:
         await session.subscribe(*self._ingest.filters)
         await self._clear_foreign(session)
         await self._on_executor(lambda: self._inventory.add([self._alive]))
+        for request in self._ingest.reconnected(self._wall_clock()):
+            await session.publish(request.topic, request.payload, qos=0)
         refused: list[str] = []
         for topic in (self._alive, *self._leaves):  # a broker that lost its store gets them back
             payload = b"true" if topic == self._alive else self._leaves[topic]  # as it is by now, not as it was
@@ -209,6 +212,8 @@ class Plant:
         for effect in batch:
             if isinstance(effect, Problem):
                 self._problem(effect)
+            elif isinstance(effect, RebirthRequest):
+                await self._ask(effect)
         fresh = [effect for effect in batch if isinstance(effect, SampleReady)]
         for sample in fresh:
             self.quality.add(sample.instance, sample.values[None] if sample.rows is None else sample.rows)
@@ -235,6 +240,14 @@ class Plant:
             self._problem(Problem("not-stored", "samples", str(error)))
         self._on_stored()
         await self._publish(self._outputs.messages(predictions))
+
+    async def _ask(self, request: RebirthRequest) -> None:
+        try:
+            await self._link.publish(request.topic, request.payload, qos=0)
+        except SessionLost:
+            pass  # the next session asks again
+        except PublishRefused as error:
+            self._problem(Problem("rebirth-not-sent", request.topic, str(error)))
 
     def _infer(self, samples: list[SampleReady], served: Served) -> list[Prediction]:
         predictions = []

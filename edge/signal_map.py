@@ -25,8 +25,10 @@ from uns_topics.contract import (
 )
 from uns_topics.filters import TopicPattern
 from uns_topics.model import FileValue, Identifier, Slug
+from uns_topics.sparkplug import NAMESPACE, MessageType
 
 DEFAULT_MAX_AGE_S = 600.0
+FIELD = "JSON key or metric name; needed for `flat` and `sparkplug`, else the value itself"
 
 
 def _topic(text: str) -> str:
@@ -37,6 +39,8 @@ def _topic(text: str) -> str:
 def _instance(text: str) -> str:
     if "+" in text or "#" in text:
         raise ValueError(f"instance {text!r} has a wildcard; name the segment instead, as in 'site/{{line}}'")
+    if text.split("/")[0] == NAMESPACE:
+        raise ValueError(f"instance {text!r}: inference is no Sparkplug payload; name a path outside {NAMESPACE}")
     return _topic(text)
 
 
@@ -73,7 +77,7 @@ class FeatureField(FileValue):
     """One feature out of one field."""
 
     feature: Identifier = Field(description="name in the contract")
-    field: FieldName | None = Field(default=None, description="JSON key; needed for `flat`, else the value itself")
+    field: FieldName | None = Field(default=None, description=FIELD)
     unit: str = Field(max_length=32, description="the plant's unit; converted to the contract's")
     join: Join = Field(default=Join.LAST, description="unkeyed sources: how readings become one number")
     max_age_s: float = Field(
@@ -87,7 +91,7 @@ class FeatureField(FileValue):
 class ContextField(FileValue):
     """The product or recipe, as of the event."""
 
-    field: FieldName | None = Field(default=None, description="JSON key; needed for `flat`, else the value itself")
+    field: FieldName | None = Field(default=None, description=FIELD)
     codes: dict[Code, str] = Field(
         default_factory=dict, description="plant's text -> contract's value; others are taken as they are"
     )
@@ -96,7 +100,7 @@ class ContextField(FileValue):
 class LabelField(FileValue):
     """A verdict: keyed, or (window samples) in the same message as its row."""
 
-    field: FieldName | None = Field(default=None, description="JSON key; needed for `flat`, else the value itself")
+    field: FieldName | None = Field(default=None, description=FIELD)
     source: Slug = Field(description="who says so: aoi, review, repair")
     codes: dict[Code, Identifier] = Field(min_length=1, description="plant's code -> class of the contract")
 
@@ -135,20 +139,34 @@ class Source(FileValue):
     def _fits_form(self) -> Self:
         if self.form is Form.SCALAR and self.clock not in (None, Clock.ARRIVAL):
             raise ValueError("a scalar message carries no time: its clock can only be arrival")
+        if self.form is Form.SPARKPLUG:
+            self._fits_sparkplug()
         if self.form in (Form.UMH, Form.SCALAR):
             for name in ("key", "group", "split", "end_of_run"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name}: a {self.form.value} message has one value; use form vqt or flat")
-            if {"keys", "timestamp_format"} & self.model_fields_set:
-                raise ValueError(f"keys and timestamp_format are fixed for form {self.form.value}")
+        is_fixed = self.form in (Form.UMH, Form.SCALAR, Form.SPARKPLUG)
+        if is_fixed and {"keys", "timestamp_format"} & self.model_fields_set:
+            raise ValueError(f"keys and timestamp_format are fixed for form {self.form.value}")
         for place, part in self.parts():
-            if self.form is Form.FLAT and part.field is None:
-                raise ValueError(f"{place}.field: a flat message has many fields, name one")
+            if self.form in (Form.FLAT, Form.SPARKPLUG) and part.field is None:
+                raise ValueError(f"{place}.field: a {self.form.value} message has many fields, name one")
             if self.form in (Form.UMH, Form.SCALAR) and part.field not in (None, VALUE):
                 raise ValueError(f"{place}.field: a {self.form.value} message only has {VALUE!r}")
         if not (self.features or self.key or self.group or self.context or self.label or self.end_of_run):
             raise ValueError("this source feeds nothing: name features, a key, a context, a label or an end of run")
         return self
+
+    def _fits_sparkplug(self) -> None:
+        segments = self.topic.split("/")
+        if len(segments) not in (4, 5) or segments[0] != NAMESPACE or segments[2] != "+" or "#" in segments:
+            raise ValueError(
+                f"topic {self.topic!r}: Sparkplug metrics are of a node, '{NAMESPACE}/group/+/node', or of a device, "
+                f"'{NAMESPACE}/group/+/node/device'; '+' stands for the message type"
+            )
+        end = self.end_of_run
+        if end is not None and (end.remaining is None or not self.features):
+            raise ValueError("end_of_run: a device says what has changed: name features, and the metric that remains")
 
     def parts(self) -> list[tuple[str, FeatureField | ContextField | LabelField]]:
         """All that takes one field, with its place in the file."""
@@ -166,6 +184,23 @@ class Source(FileValue):
         if part.field is not None:
             return part.field
         return self.keys.value if self.form is Form.VQT else VALUE
+
+    @property
+    def filter(self) -> str:
+        """What to subscribe to. Of a Sparkplug node all is heard: its sequence numbers count over all messages."""
+        topic_filter = TopicPattern(self.topic).filter
+        if self.form is not Form.SPARKPLUG:
+            return topic_filter
+        _, group, _, node, *_ = topic_filter.split("/")
+        return f"{NAMESPACE}/{group}/+/{node}/#"
+
+    @property
+    def command_filter(self) -> str | None:
+        """Where its nodes are asked for their births; None of other forms."""
+        if self.form is not Form.SPARKPLUG:
+            return None
+        _, group, _, node, *_ = self.filter.split("/")
+        return f"{NAMESPACE}/{group}/{MessageType.NCMD.value}/{node}"
 
     @property
     def feeds_samples(self) -> bool:
@@ -254,6 +289,14 @@ class BoundSource:
     features: tuple[BoundFeature, ...]
     context: BoundContext | None
     label: BoundLabel | None
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """All fields that it reads."""
+        declared = self.declared
+        own = (declared.key, declared.group, declared.split, declared.end_of_run and declared.end_of_run.remaining)
+        parts = (*self.features, self.context, self.label)
+        return frozenset(name for name in (*own, *(part.field for part in parts if part is not None)) if name)
 
 
 @dataclass(frozen=True)
@@ -472,6 +515,8 @@ class _Binder:
 def _is_by_row(sources: list[BoundSource]) -> bool:
     """One source feeds all features, each with its latest value: its messages are the rows."""
     feeding = [s for s in sources if s.features]
+    if any(s.declared.form is Form.SPARKPLUG for s in feeding):
+        return False  # a device says what has changed, not all of a row
     return len(feeding) == 1 and all(f.join is Join.LAST for f in feeding[0].features) and len(feeding[0].features) > 0
 
 

@@ -32,6 +32,7 @@ PURE = [
     "edge/metrics.py",
     "edge/outputs.py",
     "edge/participation.py",
+    "edge/sparkplug.py",
     "edge/splits.py",
     *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "uns_topics").glob("*.py")),
 ]

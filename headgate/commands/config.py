@@ -106,10 +106,11 @@ def _plant_edge(path: Path) -> PlantEdge:
     instances = signals.instance_prefixes()
     home = config.inference.home or common_home(instances)
     outputs = (f"{instance_root(TopicPattern(signals.instance).filter, config.federation)}/+",)
+    commands = dict.fromkeys(source.command_filter for source in signals.sources if source.command_filter is not None)
     return PlantEdge(
         participant=config.participant,
-        reads=tuple(dict.fromkeys(TopicPattern(source.topic).filter for source in signals.sources)),
-        writes=(*outputs, alive_topic(home, config.federation, config.participant)),
+        reads=tuple(dict.fromkeys(source.filter for source in signals.sources)),
+        writes=(*outputs, *commands, alive_topic(home, config.federation, config.participant)),
     )
 
 

@@ -161,7 +161,7 @@ def test_keys_are_alike_in_every_json_type() -> None:
     assert [read_text(value) for value in unusable] == [None] * len(unusable)
 
 
-@pytest.mark.parametrize("form", list(Form))
+@pytest.mark.parametrize("form", list(SEEDS))
 def test_mutated_payloads_never_raise(form: Form) -> None:
     random_ = random.Random(form.value)
     decoder = make_decoder(form)
