@@ -25,6 +25,7 @@ from edge.inventory import Inventory
 from edge.outputs import Leaf, Outputs, Prediction, alive_topic
 from edge.quality import QualityCounters
 from edge.sparkplug import RebirthRequest
+from edge.sparkplug_host import HostState
 from edge.store import SampleStore, StoredPrediction
 from edge.threads import on
 from edge.variants import Served
@@ -49,6 +50,7 @@ class Plant:
         store, executor: the sample store and the single thread that it is used from.
         quality: counts what the samples look like.
         on_stored: called on the loop after each stored batch.
+        host: id of the Sparkplug host that this edge is, if it is one.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Plant:
         max_batch: int,
         quality: QualityCounters,
         on_stored: Callable[[], None],
+        host: str | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._ingest = ingest
@@ -88,6 +91,7 @@ class Plant:
         """Samples that a model gave a finite number for."""
         self.problems: Counter[str] = Counter()
         self._warned: dict[str, float] = {}
+        self._host = HostState(connector, participant, host, wall_clock) if host is not None else None
         self._link = Link(
             connector,
             f"{participant}-plant",
@@ -100,9 +104,12 @@ class Plant:
     async def run(self) -> None:
         """Read, store and infer until cancelled. Raises: BrokerRefused."""
         async with asyncio.TaskGroup() as tasks:
-            work = tasks.create_task(self._work(), name="plant.work")
+            beside = [tasks.create_task(self._work(), name="plant.work")]
+            if self._host is not None:
+                beside.append(tasks.create_task(self._host.run(), name="plant.host"))
             await self._link.run()
-            work.cancel()
+            for task in beside:
+                task.cancel()
 
     def data_quality(self, samples: int, matured: int) -> DataQuality:
         """What may be said of the data: shares and counts."""
@@ -135,6 +142,8 @@ class Plant:
 
     async def close(self) -> None:
         """Say that inference stops, then leave."""
+        if self._host is not None:
+            await self._host.close()
         await self._link.close((self._alive, b"false", 1, True))
 
     def serve(self, served: Served) -> None:
@@ -161,6 +170,8 @@ class Plant:
         await self._on_executor(lambda: self._inventory.add([self._alive]))
         for request in self._ingest.reconnected(self._wall_clock()):
             await session.publish(request.topic, request.payload, qos=0)
+        if self._host is not None:
+            self._host.reads(True)
         refused: list[str] = []
         for topic in (self._alive, *self._leaves):  # a broker that lost its store gets them back
             payload = b"true" if topic == self._alive else self._leaves[topic]  # as it is by now, not as it was
@@ -198,6 +209,8 @@ class Plant:
             self._problem(Problem("not-stored", "inventory", str(error)))
 
     def _on_down(self, reason: str) -> None:
+        if self._host is not None:
+            self._host.reads(False)
         log.info("the plant's broker is away: %s", reason)
 
     async def _work(self) -> None:

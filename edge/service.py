@@ -196,6 +196,7 @@ class _Edge:
             max_batch=config.inference.max_batch,
             quality=QualityCounters(contract),
             on_stored=self._stored.set,
+            host=self._signal_map.sparkplug.host if self._signal_map.sparkplug is not None else None,
         )
         if self._served is not None:
             self._plant.serve(self._served)

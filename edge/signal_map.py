@@ -208,6 +208,20 @@ class Source(FileValue):
         return bool(self.features) or self.label is None
 
 
+def _host(text: str) -> str:
+    if not text or "/" in text or "+" in text or "#" in text or "\0" in text:
+        raise ValueError(f"host {text!r}: a Sparkplug host id is one topic segment without '/', '+' and '#'")
+    return text
+
+
+class SparkplugHost(FileValue):
+    """This edge is a Sparkplug host application, which nodes may have as their primary host."""
+
+    host: Annotated[str, AfterValidator(_host)] = Field(
+        max_length=256, description=f"id of the host: its state is said on `{NAMESPACE}/STATE/<host>`"
+    )
+
+
 class SignalMap(FileValue):
     """One participant's file."""
 
@@ -221,6 +235,9 @@ class SignalMap(FileValue):
     )
     lateness_s: float = Field(
         default=0.0, ge=0, description="windows out of several tags: event time that late readings are waited for"
+    )
+    sparkplug: SparkplugHost | None = Field(
+        default=None, description="only where nodes wait for this edge before they send; reading them needs nothing"
     )
 
     def instance_prefixes(self) -> tuple[str, ...]:

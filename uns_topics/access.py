@@ -101,11 +101,15 @@ class BrokerAccess:
 
 @dataclass(frozen=True, slots=True)
 class PlantEdge:
-    """An edge on its plant's broker: the tags it reads there and where its inference goes, as topic filters."""
+    """An edge on its plant's broker, as topic filters: the tags it reads there and where its inference goes.
+
+    Attributes: asks: what it says to those who send the tags: Sparkplug commands and a host's state.
+    """
 
     participant: str
     reads: tuple[str, ...]
     writes: tuple[str, ...]
+    asks: tuple[str, ...] = ()
 
 
 def enterprise_access(federation: str = "+") -> BrokerAccess:
@@ -132,25 +136,30 @@ def plant_access(edges: tuple[PlantEdge, ...], pause: str, federation: str = "+"
     """
     tags = tuple(dict.fromkeys(topic for edge in edges for topic in edge.reads))
     outputs = tuple(dict.fromkeys(topic for edge in edges for topic in edge.writes))
+    asks = tuple(dict.fromkeys(topic for edge in edges for topic in edge.asks))
     alive = tuple(topic for topic in outputs if topic.endswith("/alive"))
     bridge = (
         Rule(f"{ROOT}/{federation}/up/+/#", Access.READ),
         *_rules(federation, _DOWN, Access.BOTH),
         Rule(pause, Access.READ),
     )
-    watching = (*_observer(federation), *_all(tags, Access.READ), *_all(outputs, Access.READ))
+    watching = (*_observer(federation), *_all(tags, Access.READ), *_all((*outputs, *asks), Access.READ))
     return BrokerAccess(
         participants=_participant(federation),
         named=(
             Role(BRIDGE, (BRIDGE,), bridge),
             Role(OBSERVER, (OBSERVER,), (*watching, Rule(pause, Access.READ))),
             Role(OPERATOR, (OPERATOR,), (*watching, Rule(pause, Access.BOTH))),
-            Role(LINE, (LINE,), (*_all(tags, Access.WRITE), *_all(alive, Access.READ))),
+            Role(LINE, (LINE,), (*_all(tags, Access.WRITE), *_all((*alive, *asks), Access.READ))),
             *(
                 Role(
                     f"edge-{edge.participant}",
                     (edge.participant,),
-                    (*_all(edge.reads, Access.READ), *_all(edge.writes, Access.WRITE)),
+                    (
+                        *_all(edge.reads, Access.READ),
+                        *_all(edge.writes, Access.WRITE),
+                        *_all(edge.asks, Access.BOTH),
+                    ),
                     participates=True,
                 )
                 for edge in edges

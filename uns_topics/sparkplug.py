@@ -138,6 +138,11 @@ def state_topic(host: str) -> str:
     return f"{NAMESPACE}/STATE/{host}"
 
 
+def state_payload(online: bool, timestamp_ms: int) -> bytes:
+    """A host's STATE: JSON, retained; its birth has the timestamp of its will (section 6.4.27)."""
+    return f'{{"online":{"true" if online else "false"},"timestamp":{timestamp_ms}}}'.encode()
+
+
 def rebirth_request(timestamp_ms: int) -> bytes:
     """The payload of an NCMD that asks a node for its births."""
     metric = Metric(REBIRTH, timestamp_ms=timestamp_ms, datatype=DataType.BOOLEAN, value=True)

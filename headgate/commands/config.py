@@ -100,6 +100,7 @@ def _plant_edge(path: Path) -> PlantEdge:
     from edge.signal_map import SignalMap
     from uns_topics.access import PlantEdge
     from uns_topics.filters import TopicPattern
+    from uns_topics.sparkplug import state_topic
 
     config = load(EdgeConfig, path)
     signals = validate(SignalMap, read_yaml(config.signal_map), str(config.signal_map))
@@ -107,10 +108,12 @@ def _plant_edge(path: Path) -> PlantEdge:
     home = config.inference.home or common_home(instances)
     outputs = (f"{instance_root(TopicPattern(signals.instance).filter, config.federation)}/+",)
     commands = dict.fromkeys(source.command_filter for source in signals.sources if source.command_filter is not None)
+    state = (state_topic(signals.sparkplug.host),) if signals.sparkplug is not None else ()
     return PlantEdge(
         participant=config.participant,
         reads=tuple(dict.fromkeys(source.filter for source in signals.sources)),
-        writes=(*outputs, *commands, alive_topic(home, config.federation, config.participant)),
+        writes=(*outputs, alive_topic(home, config.federation, config.participant)),
+        asks=(*commands, *state),
     )
 
 

@@ -23,6 +23,7 @@ BOARD = {"Board/Serial": "none", "Board/Paste volume": 0.0, "Board/Verdict": "no
 SIGNAL_MAP: dict[str, Any] = {
     "signal_map": 1,
     "instance": "acme/{plant}/smt/line1",
+    "sparkplug": {"host": "headgate-berlin"},
     "sources": [
         {
             "topic": "spBv1.0/{plant}/+/line1/spi",
@@ -45,11 +46,17 @@ def test_nodes_are_read_asked_for_births_and_missed_when_dead(tmp_path: Path, ba
         start_ms = round(time.time() * 1000) - 200 * 30_000
         async with federation(tmp_path, broker) as f:
             assert f.session is not None
-            await f.session.subscribe("spBv1.0/berlin/#")
+            await f.session.subscribe("spBv1.0/berlin/#", "spBv1.0/STATE/+")
             f.write("berlin/sparkplug.yaml", SIGNAL_MAP)
             home = {"home": "acme/berlin/smt/line1"}
             await f.start_edge("berlin", signal_map="sparkplug.yaml", inference=home)
             await f.listening("berlin")
+
+            def states() -> list[bool]:
+                said = [m.payload for m in f.messages if m.topic == "spBv1.0/STATE/headgate-berlin"]
+                return [json.loads(payload)["online"] for payload in said]
+
+            await f.until(lambda: states()[-1:] == [True], "the host is online")
 
             def event_of(key: str) -> dict[str, Any] | None:
                 root = f"acme/berlin/smt/line1/_inference/{FEDERATION}/event"
@@ -109,6 +116,8 @@ def test_nodes_are_read_asked_for_births_and_missed_when_dead(tmp_path: Path, ba
                 await f.until(lambda: event_of("B153"), "an inference for B153")
                 assert np.isnan(heights("B153"))
             log = f.services["berlin"].tail()
+            assert await f.stop("berlin") == 0
+            await f.until(lambda: not states()[-1], "the host is offline")
             assert "sequence-gap on spBv1.0/berlin/DDATA/line1/spi" in log
             assert "Traceback" not in log
 
