@@ -208,7 +208,7 @@ class Ingest:
         return effects
 
     def reconnected(self, now_s: float) -> list[RebirthRequest]:
-        """What is to be asked once there is a session again and all is subscribed."""
+        """Before a new session subscribes: what is to be asked of Sparkplug nodes once it has."""
         return self._nodes.reconnected(now_s) if self._nodes is not None else []
 
     def _feed_nodes(

@@ -165,11 +165,12 @@ class Plant:
         self._wake.set()
 
     async def _on_up(self, session: Session, _birth: int) -> None:
+        requests = self._ingest.reconnected(self._wall_clock())  # what is heard from the first message on counts
         await session.subscribe(*self._ingest.filters)
         await self._clear_foreign(session)
         await self._on_executor(lambda: self._inventory.add([self._alive]))
-        for request in self._ingest.reconnected(self._wall_clock()):
-            await session.publish(request.topic, request.payload, qos=0)
+        for request in requests:
+            await self._ask(request)
         if self._host is not None:
             self._host.reads(True)
         refused: list[str] = []

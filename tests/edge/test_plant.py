@@ -25,6 +25,7 @@ from edge.store import SampleStore
 from tests.aio import Inbox, run
 from tests.edge.versions import CONTRACT, LINE, model_of
 from uns_topics.presence import Variant
+from uns_topics.sparkplug import Payload, encode_payload
 
 MAP = SignalMap.model_validate(
     {
@@ -52,7 +53,13 @@ def board(index: int, instance: str = LINE, at: float | None = None, **values: A
 class World:
     """A plant's session, a broker, and what a SCADA system sees."""
 
-    def __init__(self, folder: Path, broker: MemoryBroker | None = None, outputs: Outputs | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        broker: MemoryBroker | None = None,
+        outputs: Outputs | None = None,
+        signal_map: SignalMap = MAP,
+    ) -> None:
         self.broker = broker or MemoryBroker()
         self.executor = ThreadPoolExecutor(1)
         self.store = SampleStore(folder / "samples.sqlite")
@@ -62,7 +69,7 @@ class World:
             self.broker.connector(),
             "berlin",
             "tiny",
-            Ingest(bind(MAP, CONTRACT), CONTRACT),
+            Ingest(bind(signal_map, CONTRACT), CONTRACT),
             self.store,
             self.executor,
             home="acme/berlin/smt",
@@ -86,15 +93,15 @@ class World:
 
 @asynccontextmanager
 async def running(
-    folder: Path, broker: MemoryBroker | None = None, outputs: Outputs | None = None
+    folder: Path, broker: MemoryBroker | None = None, outputs: Outputs | None = None, signal_map: SignalMap = MAP
 ) -> AsyncIterator[World]:
-    world = World(folder, broker, outputs)
+    world = World(folder, broker, outputs, signal_map)
     try:
         async with (
             world.broker.connector().connect("scada", on_message=world.seen) as session,
             asyncio.TaskGroup() as tasks,  # a plant that ends by itself ends the test
         ):
-            await session.subscribe("acme/#")
+            await session.subscribe("acme/#", "spBv1.0/#")
             tasks.create_task(world.plant.run())
             await world.until(lambda: "acme/berlin/smt/_inference/tiny/_edge/berlin/alive" in world.seen.topics)
             yield world
@@ -202,6 +209,29 @@ def test_a_reconnect_gives_back_the_leaves_as_they_are_by_now(tmp_path: Path) ->
             topic = f"{ROOT}/{CONTRACT.output_name}"
             stamps = [json.loads(m.payload)["timestamp_ms"] for m in world.broker.record if m.topic == topic]
             assert stamps == sorted(stamps)
+
+    run(main())
+
+
+def test_a_new_session_asks_sparkplug_nodes_for_their_births(tmp_path: Path) -> None:
+    spark = {"topic": "spBv1.0/{line}/+/node/spi", "form": "sparkplug", "key": "Board"}
+    source = {**spark, "features": [{"feature": f"x{i}", "field": f"X {i}", "unit": ""} for i in range(2)]}
+    signal_map = SignalMap.model_validate({"instance": "acme/berlin/smt/{line}", "sources": [source]})
+
+    async def main() -> None:
+        async with running(tmp_path, signal_map=signal_map) as world:
+            birth = encode_payload(Payload(1, (), 0))
+            world.plant.on_message(Message("spBv1.0/line1/NBIRTH/node", birth))
+            world.broker.denied_topics = frozenset({"spBv1.0/line1/NCMD/node"})
+            world.broker.drop("berlin-plant")
+            await world.until(
+                lambda: world.seen.topics.count("acme/berlin/smt/_inference/tiny/_edge/berlin/alive") == 3
+            )
+            assert world.plant.problems == {"rebirth-not-sent": 1}
+            world.broker.denied_topics = frozenset()
+            world.plant.on_message(Message("spBv1.0/line2/NDATA/node", encode_payload(Payload(1, (), 7))))
+            await world.until(lambda: "spBv1.0/line2/NCMD/node" in world.seen.topics)
+            assert world.plant.counted == {"no-birth": 1, "rebirth-not-sent": 1}
 
     run(main())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from edge.ingest import Effect, Ingest, LabelSet, Problem, SampleReady
 from edge.signal_map import SignalMap, bind
 from edge.sparkplug import RebirthRequest
 from tests.edge.examples import AOI, engine_contract, flat, solder_contract
+from uns_topics.codes import DataProblem
 from uns_topics.sparkplug import DataType, MessageType, Metric, Payload, SparkplugTopic, encode_payload
 
 D = DataType
@@ -214,6 +216,32 @@ def test_malformed_payloads_are_counted_with_their_topic() -> None:
     (problem,) = ingest.feed(topic, b"{}", arrival_s=NOW)
     assert problem == Problem("undecodable", topic, "no Sparkplug B payload")
     assert ingest.counters == {"undecodable": 1}
+
+
+def test_ten_thousand_mutated_payloads_have_a_reason_each() -> None:
+    ingest = make(PRINTER | {"features": PRINTER["features"][:1]}, KEYED)
+    node = Node(ingest)
+    good = encode_payload(
+        Payload(95_000, (Metric("Board/Serial", value="B-1"), Metric("Board/Height", value=118.5, alias=3)), 2)
+    )
+    rng = random.Random(5)
+    topic = "spBv1.0/Werk Süd/DDATA/Linie 3/spi"
+    before = told = 0
+    for index in range(10_000):
+        if index % 10 == 0:
+            node.born("spi", 90, Metric("Board/Serial", datatype=D.STRING), Metric("Board/Height", 3))
+        raw = bytearray(good)
+        for _ in range(rng.randint(1, 4)):
+            raw[rng.randrange(len(raw))] = rng.randrange(256)
+        before = ingest.counters.total()
+        for effect in ingest.feed(topic, bytes(raw), arrival_s=NOW):
+            if isinstance(effect, Problem):
+                told += 1
+                assert effect.topic == topic
+                assert ingest.counters[effect.code] > 0
+                assert ingest.counters.total() > before
+    assert told > 1000
+    assert {"undecodable", "sequence-gap", "unknown-metric"} <= ingest.counters.keys() <= set(DataProblem)
 
 
 @pytest.mark.parametrize(
