@@ -80,6 +80,7 @@ def test_nodes_are_read_asked_for_births_and_missed_when_dead(tmp_path: Path, ba
 
                 async with sparkplug_node(broker, "berlin", "gauge", "height", {"Height": 0.110}) as gauge:
                     await gauge.birth(start_ms)
+                    await f.until(lambda: _said(f, "DBIRTH/gauge/height"), "the gauge's birth")
                     for index in range(150):
                         await board(index, start_ms + (index + 1) * 30_000)
                     tolerances = {
