@@ -72,14 +72,24 @@ def make_step(
     Raises: EncodingError: a step that the encoding can't carry.
     """
     way = encoding(name)
-    before = table.gather(parent, Role.WEIGHT)
-    due = np.subtract(table.gather(target, Role.WEIGHT), before)
+    due = table.gather(target, Role.WEIGHT)
+    start = 0
+    for run in table.slices(Role.WEIGHT):  # in place: a model in memory is what a small machine lacks
+        stop = start + run.stop - run.start
+        np.subtract(due[start:stop], parent[run], out=due[start:stop])
+        start = stop
     if residual is not None:
-        due = np.add(due, residual)
+        np.add(due, residual, out=due)
     raw = way.encode(due)
     sent = way.decode(raw, due.size)
+    np.subtract(due, sent, out=due)
     vector = target.copy()
-    table.scatter(vector, Role.WEIGHT, np.add(before, sent))
+    start = 0
+    for run in table.slices(Role.WEIGHT):
+        stop = start + run.stop - run.start
+        np.add(parent[run], sent[start:stop], out=vector[run])
+        start = stop
+    del sent
     beside = vector_bytes(control) if control is not None else b""
     body = raw + vector_bytes(table.gather(target, Role.BUFFER)) + beside
     small = compress(body)
@@ -93,7 +103,7 @@ def make_step(
         control_bytes=len(beside),
     )
     content = header.model_dump_json().encode() + b"\n" + (small if is_small else body)
-    return Step(content, vector, np.subtract(due, sent))
+    return Step(content, vector, due)
 
 
 def read_header(content: bytes) -> StepHeader:
