@@ -31,6 +31,9 @@ class AggregatorConfig(FileValue):
         max_length=32,
         description="encoding of steps from version to version; null: participants fetch every version whole",
     )
+    keep_rounds: int = Field(
+        default=2, ge=2, le=10_000, description="whose updates are kept whole, for `headgate model replay`"
+    )
     chunk_bytes: int = Field(default=DEFAULT_CHUNK_BYTES, ge=MIN_CHUNK_BYTES, le=2**30)
     heartbeat_s: float = Field(default=10.0, gt=0, le=3600)
     health: HealthConfig = HealthConfig()

@@ -53,6 +53,8 @@ class Workshop:
     """Encoding of steps from version to version."""
     control: bool = False
     """Whether versions and updates carry control variates."""
+    keep_rounds: int = 2
+    """Rounds whose updates are kept whole."""
 
 
 _SHOWN = (RefreshRound, PublishStatus, PublishHistory, PublishCurrent)
@@ -163,9 +165,14 @@ def is_due(state: State, effect: Effect) -> bool:
 
 def tidy(workshop: Workshop, state: State) -> None:
     """Let go of what neither recovery nor a look back needs."""
-    current = (state.current.version, state.current.sha256)
-    kept = [*workshop.store.newest_versions(KEPT_VECTORS), current]
-    workshop.store.prune(state.last_round, min(version for version, _ in kept))
+    store, keep_rounds = workshop.store, workshop.keep_rounds
+    # What is current can always be made again from its parent, however many rounds came to nothing since.
+    lineage = Lineage.model_validate_json(store.lineage(state.current.version))
+    kept = [*store.newest_versions(max(KEPT_VECTORS, 1 + keep_rounds)), (state.current.version, state.current.sha256)]
+    if lineage.parent is not None and (parent := store.version(lineage.parent)) is not None:
+        kept.append((lineage.parent, parent[0]))
+    oldest = min(version for version, _ in kept)
+    store.prune(state.last_round, oldest, keep_rounds=keep_rounds, spared_round=lineage.round_number)
     workshop.registry.prune(kept)
 
 

@@ -9,7 +9,7 @@ from aggregator.config import AggregatorConfig
 from aggregator.effects import Aggregate
 from aggregator.performer import Workshop, make_version
 from aggregator.registry import Registry
-from aggregator.store import KEPT_BODIES_ROUNDS, STRATEGY_STATE, Store, StoreError, sqlite_url
+from aggregator.store import STRATEGY_STATE, Store, StoreError, sqlite_url
 from aggregator.strategies import carries_control, make_strategy
 from aggregator.vectors import VectorError, VectorFiles
 from uns_topics.steps import StepError, read_header
@@ -78,7 +78,7 @@ def replay(config: AggregatorConfig, version: int) -> Replayed:
         vector, attachments = make_version(workshop, effect, parent[0])
         state = store.strategy_state(version)
     except KeyError as error:
-        kept = f"the updates of the last {KEPT_BODIES_ROUNDS} rounds are"
+        kept = f"keep_rounds keeps the last {config.keep_rounds} rounds' updates, and the current version's"
         raise ReplayError(f"version {version} can't be made again: {error.args[0]} ({kept})") from None
     except (VectorError, StepError, ValueError) as error:
         raise ReplayError(f"version {version} can't be made again: {error}") from None

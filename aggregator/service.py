@@ -215,6 +215,7 @@ class _Service:
             config.data_dir,
             config.downlink,
             self._plan.control,
+            config.keep_rounds,
         )
         self._performer = Performer(self._core, workshop, self._showcase, self._settled, self._group)
         self._started = Started(rules=foundation.rules)

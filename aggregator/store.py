@@ -43,8 +43,6 @@ from uns_topics.rounds import Receipt, RoundSummary, VersionManifest
 
 KEPT_EVENTS = 100_000
 KEPT_RECEIPTS = 50_000
-KEPT_BODIES_ROUNDS = 2
-"""Rounds whose updates are kept whole after their end; older ones keep their hash."""
 _SNAPSHOT = 1
 _PAGE_BYTES = 16 * 1024
 """Of a new SQLite file. An update fills a hundred pages of the usual 4 KiB, and each costs two writes."""
@@ -276,12 +274,20 @@ class Store:
             connection.execute(delete(tables.kv).where(tables.kv.c.name == name))
             connection.execute(insert(tables.kv).values(name=name, value=json.dumps(value)))
 
-    def prune(self, last_round: int, oldest_version: int = 0) -> None:
-        """Let go of what no recovery needs: old update bytes, events and receipts, steps and states of old versions."""
-        oldest = last_round - KEPT_BODIES_ROUNDS
+    def prune(
+        self, last_round: int, oldest_version: int = 0, *, keep_rounds: int = 2, spared_round: int | None = None
+    ) -> None:
+        """Let go of what no recovery needs: old update bytes, events and receipts, steps and states of old versions.
+
+        Args:
+            keep_rounds: the last ones, whose updates are kept whole; older ones keep their hash.
+            spared_round: another one of that kind.
+        """
         with self._transaction() as connection:
             t = tables.updates
-            old = (t.c.counted_in <= oldest) & t.c.body.is_not(None)
+            old = (t.c.counted_in <= last_round - keep_rounds) & t.c.body.is_not(None)
+            if spared_round is not None:
+                old &= t.c.counted_in != spared_round
             connection.execute(update(t).where(old).values(body=None))
             connection.execute(delete(tables.steps).where(tables.steps.c.version < oldest_version))
             states = tables.strategy_state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,11 @@ from aggregator.events import (
 )
 from aggregator.founding import Foundation, found
 from aggregator.gate import inspect
-from aggregator.performer import Workshop
+from aggregator.performer import Workshop, tidy
 from aggregator.plan import PlanError, build_plan, limits
 from aggregator.reducer import step
 from aggregator.replay import ReplayError, replay
-from aggregator.state import Phase, State
+from aggregator.state import Phase, State, VersionRef
 from aggregator.store import STATISTICS, Entry, PendingEffect, Store, StoreError, sqlite_url
 from aggregator.vectors import DirectoryInUse, DirectoryLock, VectorError, VectorFiles
 from tests.support.reducer_world import boot_of, make_status
@@ -261,6 +262,27 @@ def test_old_updates_are_let_go(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         process.store.update_bytes("a", 1)
     assert [(u.participant, u.num_examples) for u in process.store.counted(1)] == [("a", 11), ("b", 10)]
+    process.store.close()
+
+
+def test_what_is_current_can_be_made_again_however_many_rounds_came_to_nothing(tmp_path: Path) -> None:
+    process = Process(tmp_path)
+    play(process)
+    current, sha256 = process.store.newest_versions(1)[0]
+    promoted = VersionRef(version=current, sha256=sha256)
+    tidy(process.workshop, process.state.but(current=promoted, last_round=50))
+    process.store.close()
+    assert replay(process.config, current).agrees
+
+
+def test_as_many_rounds_are_kept_as_the_configuration_says(tmp_path: Path) -> None:
+    process = Process(tmp_path)
+    play(process)
+    tidy(replace(process.workshop, keep_rounds=4), process.state.but(last_round=4))
+    assert process.store.update_bytes("a", 1)
+    tidy(replace(process.workshop, keep_rounds=3), process.state.but(last_round=4))
+    with pytest.raises(KeyError):
+        process.store.update_bytes("a", 1)
     process.store.close()
 
 
