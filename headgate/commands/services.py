@@ -135,7 +135,7 @@ def _prove_model(path: Path) -> None:
     try:
         check_run(check_skeleton(read_model_file(path.read_bytes()).template.skeleton))
     except TemplateError as error:
-        raise CommandError(f"{path}: {error}; was it made by `headgate model new`?", Exit.INTEGRITY) from None
+        raise CommandError(f"{path}: {error}; was it made by `headgate model new`?", Exit.USAGE) from None
     except OSError as error:
         raise CommandError(f"{path} can't be read: {error.strerror}", Exit.NOT_FOUND) from None
 

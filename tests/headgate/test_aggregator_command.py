@@ -21,7 +21,7 @@ def test_a_model_whose_table_names_other_bytes_is_refused(tmp_path: Path, capsys
     config.write_text("federation: tiny\nmodel: model.onnx\ndata_dir: data\n")
     code = main(["aggregator", "--config", str(config)])
     said = capsys.readouterr().err
-    assert code == Exit.INTEGRITY
+    assert code == Exit.USAGE
     assert "parameter calibration." in said
     assert "doesn't lie where the table says" in said
     assert not (tmp_path / "data").exists()

@@ -245,10 +245,10 @@ def test_a_port_for_health_that_is_taken_ends_the_service(tmp_path: Path, caplog
             assert f"health.listen: {health['listen']} can't be listened on" in said
 
 
-def test_a_model_that_is_none_ends_the_aggregator(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_model_that_is_none_ends_the_aggregator(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "base.onnx").write_text("contract: 1")
     path = write(tmp_path / "aggregator.yaml", {"federation": "tiny", "model": "base.onnx", "data_dir": "data"})
-    code, said = failing_service(caplog, "aggregator", "--config", str(path))
+    code, said = failing(capsys, "aggregator", "--config", str(path))
     assert code == Exit.USAGE
     assert f"{tmp_path / 'base.onnx'}: not an ONNX file" in said
 
