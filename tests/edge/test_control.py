@@ -57,3 +57,8 @@ def test_it_starts_at_zero() -> None:
     own = at(None, 1, Lineage(origin="statistics", parent=0), 3)
     np.testing.assert_array_equal(own, np.zeros(3, np.float32))
     assert own.dtype == np.float32
+
+
+def test_an_aggregator_that_counts_from_the_start_again_begins_with_nothing() -> None:
+    own = at(OWN, 1, Lineage(origin="round", parent=0, round_number=1), 2)
+    np.testing.assert_array_equal(own, np.zeros(2, np.float32))
