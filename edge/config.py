@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -9,7 +10,7 @@ from pydantic import AfterValidator, Field
 from broker_bridge.config import BrokerConfig
 from broker_bridge.health_config import HealthConfig
 from broker_bridge.settings import FilePath
-from edge.outputs import Profile
+from edge.outputs import Profile, common_home
 from uns_topics.filters import validate_topic
 from uns_topics.model import FileValue, Slug
 from uns_topics.presence import Variant
@@ -32,6 +33,11 @@ class InferenceConfig(FileValue):
     variants: tuple[Variant, ...] = Field(
         default=tuple(Variant), description="models that may run here where they are surely better; global always may"
     )
+
+    def home_of(self, instances: Sequence[str]) -> str:
+        """Where the edge's own leaf stands. Args: instances: what is known of their paths."""
+        home = self.home or common_home(instances)
+        return home if self.out_root is None else f"{self.out_root}/{home}"
 
 
 class TrainerConfig(FileValue):

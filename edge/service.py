@@ -21,7 +21,7 @@ from edge.federation import Federation
 from edge.figures import EdgeFigures, PlantFigures, edge_sheet
 from edge.ingest import Ingest
 from edge.models import ModelStore
-from edge.outputs import Outputs, common_home
+from edge.outputs import Outputs
 from edge.participation import Counts, Participation
 from edge.plant import Plant
 from edge.quality import QualityCounters
@@ -186,7 +186,7 @@ class _Edge:
             Ingest(bound, contract),
             self._store,
             self._store_thread,
-            home=self._home(),
+            home=config.inference.home_of(self._signal_map.instance_prefixes()),
             outputs=Outputs(
                 config.federation,
                 contract.output_name,
@@ -202,11 +202,6 @@ class _Edge:
             self._plant.serve(self._served)
         self._stored.set()
         await self._plant.run()
-
-    def _home(self) -> str:
-        inference = self._config.inference
-        home = inference.home or common_home(self._signal_map.instance_prefixes())
-        return home if inference.out_root is None else f"{inference.out_root}/{home}"
 
     async def _start_trainer(self) -> None:
         """Start it, and again where it ended: what it lacked may have come back. Without torch it never will."""

@@ -96,7 +96,7 @@ def _plant_edge(path: Path) -> PlantEdge:
     """What an edge reads and writes in its plant's tree, from its own files."""
     from broker_bridge.settings import load, read_yaml, validate
     from edge.config import EdgeConfig
-    from edge.outputs import alive_topic, common_home, instance_root
+    from edge.outputs import alive_topic, instance_root
     from edge.signal_map import SignalMap
     from uns_topics.access import PlantEdge
     from uns_topics.filters import TopicPattern
@@ -104,15 +104,15 @@ def _plant_edge(path: Path) -> PlantEdge:
 
     config = load(EdgeConfig, path)
     signals = validate(SignalMap, read_yaml(config.signal_map), str(config.signal_map))
-    instances = signals.instance_prefixes()
-    home = config.inference.home or common_home(instances)
-    outputs = (f"{instance_root(TopicPattern(signals.instance).filter, config.federation)}/+",)
+    inference, instances = config.inference, TopicPattern(signals.instance).filter
+    home = inference.home_of(signals.instance_prefixes())
+    outputs = f"{instance_root(instances, config.federation, inference.out_root)}/+"
     commands = dict.fromkeys(source.command_filter for source in signals.sources if source.command_filter is not None)
     state = (state_topic(signals.sparkplug.host),) if signals.sparkplug is not None else ()
     return PlantEdge(
         participant=config.participant,
         reads=tuple(dict.fromkeys(source.filter for source in signals.sources)),
-        writes=(*outputs, alive_topic(home, config.federation, config.participant)),
+        writes=(outputs, alive_topic(home, config.federation, config.participant)),
         asks=(*commands, *state),
     )
 

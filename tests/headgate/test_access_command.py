@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -23,16 +24,30 @@ SIGNAL_MAP = {
 }
 
 
-def test_sparkplug_nodes_are_read_and_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "signal-map.yaml").write_text(yaml.safe_dump(SIGNAL_MAP))
+def rules_of(folder: Path, capsys: pytest.CaptureFixture[str], **settings: Any) -> dict[str, str]:
+    """Mosquitto's rules by user, for one edge."""
+    (folder / "signal-map.yaml").write_text(yaml.safe_dump(SIGNAL_MAP))
     edge = {
         "federation": "tiny", "participant": "berlin", "data_dir": "data", "signal_map": "signal-map.yaml",
-        "broker": {"url": "mqtt://broker.example"},
+        "broker": {"url": "mqtt://broker.example"}, **settings,
     }  # fmt: skip
-    (tmp_path / "edge.yaml").write_text(yaml.safe_dump(edge))
-    assert main(["config", "access", "plant", "--edge", str(tmp_path / "edge.yaml"), "--pause", "acme/pause"]) == 0
+    (folder / "edge.yaml").write_text(yaml.safe_dump(edge))
+    assert main(["config", "access", "plant", "--edge", str(folder / "edge.yaml"), "--pause", "acme/pause"]) == 0
     rules = capsys.readouterr().out
-    users = {block.partition("\n")[0]: block for block in rules.split("\nuser ")[1:]}
+    return {block.partition("\n")[0]: block for block in rules.split("\nuser ")[1:]}
+
+
+def test_inference_may_be_written_where_the_configuration_puts_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for settings, root in (({}, "acme"), ({"out_root": "ai/headgate"}, "ai/headgate/acme")):
+        users = rules_of(tmp_path, capsys, inference=settings)
+        assert f"topic write {root}/+/_inference/tiny/+\n" in users["berlin"]
+        assert f"topic write {root}/_inference/tiny/_edge/berlin/alive\n" in users["berlin"]
+
+
+def test_sparkplug_nodes_are_read_and_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    users = rules_of(tmp_path, capsys)
     for topic in ("spBv1.0/acme/NCMD/+", "spBv1.0/STATE/headgate"):
         assert f"topic readwrite {topic}\n" in users["berlin"]
         assert f"topic read {topic}\n" in users["line"]  # a line can't say that its host is there
