@@ -45,9 +45,9 @@ def combine(
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
         step = strategy.apply(state, weights, table)
         vector = base.copy()
-        _add(vector, table, Role.WEIGHT, step.step)
+        table.add(vector, Role.WEIGHT, step.step)
     if table.elements(Role.BUFFER):
-        _add(vector, table, Role.BUFFER, weighted_mean(buffers, [1] * len(buffers)))
+        table.add(vector, Role.BUFFER, weighted_mean(buffers, [1] * len(buffers)))
         for tensor in table.tensors:
             if tensor.role is Role.BUFFER and tensor.name.endswith(_VARIANCE):
                 values = table.view(vector, tensor.name)
@@ -57,15 +57,6 @@ def combine(
     if not all(_is_finite(np.ravel(array)) for array in step.state.values()):
         raise CombineError("the strategy's state holds NaN or infinity")
     return Combined(vector, step.state, step.diagnostics)
-
-
-def _add(vector: Vector, table: TensorTable, role: Role, step: Vector) -> None:
-    """Onto the vector in place, run by run: no second and third model in memory."""
-    start = 0
-    for run in table.slices(role):
-        stop = start + run.stop - run.start
-        np.add(vector[run], step[start:stop], out=vector[run])
-        start = stop
 
 
 def _is_finite(values: np.ndarray) -> bool:

@@ -73,25 +73,17 @@ def make_step(
     """
     way = encoding(name)
     due = table.gather(target, Role.WEIGHT)
-    start = 0
-    for run in table.slices(Role.WEIGHT):  # in place: a model in memory is what a small machine lacks
-        stop = start + run.stop - run.start
-        np.subtract(due[start:stop], parent[run], out=due[start:stop])
-        start = stop
+    np.subtract(due, table.gather(parent, Role.WEIGHT), out=due)  # in place: models are what memory runs out of
     if residual is not None:
         np.add(due, residual, out=due)
     raw = way.encode(due)
     sent = way.decode(raw, due.size)
     np.subtract(due, sent, out=due)
-    vector = target.copy()
-    start = 0
-    for run in table.slices(Role.WEIGHT):
-        stop = start + run.stop - run.start
-        np.add(parent[run], sent[start:stop], out=vector[run])
-        start = stop
+    buffers = table.gather(target, Role.BUFFER)
+    vector = _moved(parent, sent, buffers, table)
     del sent
     beside = vector_bytes(control) if control is not None else b""
-    body = raw + vector_bytes(table.gather(target, Role.BUFFER)) + beside
+    body = raw + vector_bytes(buffers) + beside
     small = compress(body)
     is_small = len(small) < len(body)
     header = StepHeader(
@@ -145,8 +137,13 @@ def take_step(
         beside = vector_from_bytes(body[size - header.control_bytes :], elements) if control else None
     except (EncodingError, CompressionError, ValueError) as error:
         raise StepError(str(error)) from None
-    vector = parent.copy()
-    table.scatter(vector, Role.WEIGHT, np.add(table.gather(parent, Role.WEIGHT), weights))
     values = np.frombuffer(body, "<f4", buffers // 4, header.weight_bytes) if buffers else np.empty(0, np.float32)
-    table.scatter(vector, Role.BUFFER, values.astype(np.float32))
-    return vector, beside
+    return _moved(parent, weights, values.astype(np.float32), table), beside
+
+
+def _moved(parent: Vector, weights: Vector, buffers: Vector, table: TensorTable) -> Vector:
+    """The version that this leads to: made by the aggregator and by those who take the step, by the same sum."""
+    vector = parent.copy()
+    table.add(vector, Role.WEIGHT, weights)
+    table.scatter(vector, Role.BUFFER, buffers)
+    return vector

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
 from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Self
@@ -105,12 +106,25 @@ class TensorTable(Value):
 
     def scatter(self, vector: Vector, role: Role, values: Vector) -> None:
         """Write `values` (as from `gather`) into `vector`. Raises: ValueError: another number of elements."""
+        for run, part in self._runs(role, values):
+            vector[run] = part
+
+    def add(self, vector: Vector, role: Role, values: Vector) -> None:
+        """Add `values` (as from `gather`) onto `vector` in place, without a further model in memory.
+
+        Raises: ValueError: another number of elements.
+        """
+        for run, part in self._runs(role, values):
+            np.add(vector[run], part, out=vector[run])
+
+    def _runs(self, role: Role, values: Vector) -> Iterator[tuple[slice, Vector]]:
+        """Each run of the vector, and what of `values` belongs there."""
         if values.size != self.elements(role):
             raise ValueError(f"{values.size} elements for {self.elements(role)} of role {role.value}")
         start = 0
         for run in self.slices(role):
             length = run.stop - run.start
-            vector[run] = values[start : start + length]
+            yield run, values[start : start + length]
             start += length
 
     def named(self, name: str) -> Tensor:
