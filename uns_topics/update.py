@@ -7,6 +7,7 @@ still unpack it. The header is a declared model, and every byte of the body belo
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -83,6 +84,13 @@ class Update:
     body: memoryview
     sent: memoryview
     """The body as it was received."""
+
+    def parts(self) -> Iterator[tuple[TensorGroup, memoryview]]:
+        """Each group with its bytes, as the header declares them."""
+        start = 0
+        for group in self.header.groups:
+            yield group, self.body[start : start + group.bytes]
+            start += group.bytes
 
 
 def pack_update(header: UpdateHeader, body: bytes) -> bytes:
@@ -201,18 +209,15 @@ def split_groups(update: Update, table: TensorTable, *, control: bool = False) -
         group doesn't fit the table, or is missing.
     """
     found: dict[str, tuple[str, memoryview]] = {}
-    start = 0
-    for group in update.header.groups:
+    for group, raw in update.parts():
         elements = table.elements(ROLES[group.name])
         if group.elements != elements or (group.name == "control" and not control):
             raise ValueError(f"group {group.name} of {group.elements} elements doesn't fit the table")
         if group.name != "delta" and group.encoding != "f32":
             raise EncodingError(f"group {group.name} travels as f32, not {group.encoding}")
-        raw = update.body[start : start + group.bytes]
         if group.name == "control" and len(raw) != 4 * elements:
             raise EncodingError(f"{len(raw)} bytes of group control for {elements} elements")
         found[group.name] = group.encoding, raw
-        start += group.bytes
     if table.elements(Role.BUFFER) and "buffer" not in found:
         raise ValueError("the table has buffers and the update has none")
     if control and "control" not in found:
@@ -225,11 +230,9 @@ def unpack_control(update: Update) -> Vector | None:
 
     Returns: shape (elements of role weight,), float32; not checked for NaN.
     """
-    start = 0
-    for group in update.header.groups:
+    for group, raw in update.parts():
         if group.name == "control":
-            return encoding("f32").decode(update.body[start : start + group.bytes], group.elements)
-        start += group.bytes
+            return encoding(group.encoding).decode(raw, group.elements)
     return None
 
 

@@ -242,9 +242,6 @@ def _update(payload: bytes) -> Update | None:
 
 
 def _tensors(update: Update) -> Iterator[tuple[str, str, npt.NDArray[np.float32]]]:
-    start = 0
-    for group in update.header.groups:
-        raw = update.body[start : start + group.bytes]
-        start += group.bytes
+    for group, raw in update.parts():
         with suppress(EncodingError):
             yield group.name, group.encoding, encoding(group.encoding).decode(raw, group.elements)

@@ -175,12 +175,9 @@ def _judge_tensors(update: Update, plan: Plan) -> Refusal | None:
     control = unpack_control(update)
     if not (np.isfinite(delta).all() and (control is None or np.isfinite(control).all())):
         return Refusal(Why.NOT_FINITE, "NaN or infinity among the tensors")
-    start = 0
-    for group in update.header.groups:
-        body = update.body[start : start + group.bytes]
+    for group, body in update.parts():
         if group.encoding in _FLOATS and (has_text(body) or (group.encoding == "f32" and _is_tiny(body))):
             return Refusal(Why.TEXT, f"what should be tensors of {group.name} reads as text")
-        start += group.bytes
     norms = [(l2_norm(table.gather(delta, Role.WEIGHT)), plan.tolerances.max_delta_norm)]
     if control is not None:
         norms.append((l2_norm(control), max_control_norm(plan.training, plan.tolerances)))
