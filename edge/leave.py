@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from broker_bridge.session import Connector, Message, SessionError
 from edge.inventory import Inventory
 from edge.store import SampleStore
-from edge.threads import on
 from uns_topics.topics import FlTopic, Kind
 
-SAID = (Kind.STATUS, Kind.STATISTICS, Kind.EVALUATION, Kind.DATA_QUALITY, Kind.LAST_UPDATE)
+SAID = tuple(kind for kind in Kind if kind.retained and kind.path.startswith("up/") and "{bridge}" not in kind.path)
 """What a participant keeps on the federation's broker."""
 LOOK_S = 2.0
 """How long to wait for the retained `alive` of an edge that still runs."""
@@ -30,14 +28,13 @@ async def leave(
     Returns: how many topics were cleared at the plant and in the fl tree.
     Raises: StillRuns; SessionError: a broker can't be reached, or refuses.
     """
-    with ThreadPoolExecutor(1) as executor:
-        inventory = Inventory(store)
-        topics = sorted(inventory.topics)
-        await _refuse_while_alive(plant, participant, topics)
-        async with plant.connect(f"{participant}-leave", on_message=_ignore) as session:
-            for topic in topics:
-                await session.publish(topic, b"", retain=True)
-        await on(executor, lambda: inventory.forget(topics))
+    inventory = Inventory(store)
+    topics = sorted(inventory.topics)
+    await _refuse_while_alive(plant, participant, topics)
+    async with plant.connect(f"{participant}-leave", on_message=_ignore) as session:
+        for topic in topics:
+            await session.publish(topic, b"", retain=True)
+    inventory.forget(topics)
     async with fl.connect(f"{participant}-leave", on_message=_ignore) as session:
         for kind in SAID:
             await session.publish(str(FlTopic(federation, kind, participant)), b"", retain=True)

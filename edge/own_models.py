@@ -7,11 +7,11 @@ from concurrent.futures import Executor
 
 import numpy as np
 
+from broker_bridge.threads import on
 from edge.dataset import Part
 from edge.models import Model, open_own, with_local
 from edge.scoring import Snapshot
 from edge.store import SampleStore
-from edge.threads import on
 from edge.trainer_client import Trained, TrainerError
 from edge.trainer_desk import TrainerDesk
 from uns_topics.codes import Reason

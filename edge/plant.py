@@ -20,6 +20,7 @@ import numpy as np
 
 from broker_bridge.link import Link
 from broker_bridge.session import Connector, Message, PublishRefused, Session, SessionLost, Will
+from broker_bridge.threads import on
 from edge.ingest import Effect, Ingest, Problem, SampleReady
 from edge.inventory import Inventory
 from edge.outputs import Leaf, Outputs, Prediction, alive_topic
@@ -27,7 +28,6 @@ from edge.quality import QualityCounters
 from edge.sparkplug import RebirthRequest
 from edge.sparkplug_host import HostState
 from edge.store import SampleStore, StoredPrediction
-from edge.threads import on
 from edge.variants import Served
 from uns_topics.reports import DataQuality
 
@@ -246,9 +246,8 @@ class Plant:
             if math.isfinite(p.value)
         ]
         self.inferences += len(stored)
-        loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(self._executor, self._store.add, batch, stored)
+            await on(self._executor, lambda: self._store.add(batch, stored))
         except sqlite3.Error as error:  # a full disk ends the learning, not the inference
             self.problems["not-stored"] += len(batch) - 1
             self._problem(Problem("not-stored", "samples", str(error)))

@@ -16,6 +16,7 @@ from broker_bridge.metrics import Sheet, service_registry
 from broker_bridge.paho_session import PahoConnector
 from broker_bridge.session import BrokerMisconfigured, BrokerRefused, Connector
 from broker_bridge.settings import ConfigError, read_yaml, validate
+from broker_bridge.threads import on
 from edge.config import EdgeConfig
 from edge.federation import Federation
 from edge.figures import EdgeFigures, PlantFigures, edge_sheet
@@ -140,7 +141,7 @@ class _Edge:
         if self._contract is not None:
             bind(self._signal_map, self._contract)  # a map that doesn't fit ends the service before it connects
             self._contract_known.set()
-        restored = await asyncio.get_running_loop().run_in_executor(None, self._workshop.restore)
+        restored = await asyncio.to_thread(self._workshop.restore)
         if restored is not None:
             manifest, self._served = restored
             self._core.restored = manifest
@@ -176,7 +177,7 @@ class _Edge:
         bound = bind(self._signal_map, contract)
         if not bound.is_labelled and contract.label.kind != "none":
             log.warning("%s has no source of labels: this participant can't train", config.signal_map)
-        aside = await asyncio.get_running_loop().run_in_executor(self._store_thread, self._store.use, contract)
+        aside = await on(self._store_thread, lambda: self._store.use(contract))
         if aside is not None:
             log.warning("samples of another contract were set aside as %s", aside)
         self._plant = Plant(
@@ -223,7 +224,7 @@ class _Edge:
             await asyncio.sleep(COUNT_EVERY_S)
 
     async def _count(self, contract: Contract) -> None:
-        counts = await asyncio.get_running_loop().run_in_executor(self._store_thread, self._store.counts)
+        counts = await on(self._store_thread, self._store.counts)
         trainable = int(counts.matured * contract.split.train)
         known = Counts(counts.samples, counts.matured, counts.new, trainable)
         self._federation.do(self._core.on_counts(known, await self._judge(known)))

@@ -82,7 +82,8 @@ class TrainerProcess:
         self._factories = factories
         self._process: asyncio.subprocess.Process | None = None
         self._takes: tuple[object, ...] | None = None
-        self._skeleton: bytes | None = None
+        self.starts = 0
+        """Processes so far: one that was started again knows nothing of what the one before was told."""
 
     @property
     def is_running(self) -> bool:
@@ -105,11 +106,8 @@ class TrainerProcess:
             raise TrainerError(Reason.TRAINER_WITHOUT_CORRECTION, detail)
 
     async def template(self, skeleton: bytes) -> None:
-        """Name the template to train, unless this process was told. Raises: TrainerError."""
-        if self.is_running and self._skeleton == skeleton:
-            return
+        """Name the template to train. Raises: TrainerError."""
         await self._ask({"op": "template", "skeleton": skeleton, "factories": list(self._factories)})
-        self._skeleton = skeleton
 
     async def dataset(self, path: Path) -> None:
         """Name the samples to train on. Raises: TrainerError."""
@@ -201,7 +199,7 @@ class TrainerProcess:
                 )
             except OSError as error:
                 raise TrainerError(Reason.NO_TRAINER, f"{self._command[0]} can't be started: {error}") from None
-            self._skeleton = None
+            self.starts += 1
         return self._process
 
 

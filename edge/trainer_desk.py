@@ -6,12 +6,23 @@ import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from broker_bridge.threads import on
 from edge.dataset import Dataset
 from edge.trainer_client import TrainerError, TrainerProcess
 from uns_topics.codes import Reason
 from uns_topics.template import Template
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What one process knows. Attributes: starts: which process."""
+
+    starts: int
+    template_sha256: str
+    dataset: Dataset | None = None
 
 
 class TrainerDesk:
@@ -22,7 +33,7 @@ class TrainerDesk:
         self._executor = executor
         self._path = folder / "training-set.npz"
         self._lock = asyncio.Lock()
-        self._knows: tuple[str, Dataset] | None = None
+        self._told: _Told | None = None
 
     async def reason(self, *, corrects: bool = False) -> tuple[Reason, str] | None:
         """Why training is not possible now, also in words; None where it is. Starts the trainer if it isn't there.
@@ -46,7 +57,7 @@ class TrainerDesk:
                 await self._tell(template, dataset)
                 yield self._trainer
             except TrainerError:
-                self._knows = None
+                self._told = None
                 raise
 
     async def close(self) -> None:
@@ -54,11 +65,13 @@ class TrainerDesk:
         await self._trainer.close()
 
     async def _tell(self, template: Template, dataset: Dataset) -> None:
-        known = self._knows
-        if known is not None and known[0] == template.sha256 and known[1] is dataset and self._trainer.is_running:
-            return
-        self._knows = None
-        await asyncio.get_running_loop().run_in_executor(self._executor, dataset.save, self._path)
-        await self._trainer.template(template.skeleton)
-        await self._trainer.dataset(self._path)
-        self._knows = (template.sha256, dataset)
+        trainer, told, self._told = self._trainer, self._told, None
+        if told is None or not trainer.is_running or told.starts != trainer.starts:
+            told = None
+        if told is None or told.template_sha256 != template.sha256:
+            await trainer.template(template.skeleton)
+            told = _Told(trainer.starts, template.sha256)
+        if told.dataset is not dataset:
+            await on(self._executor, lambda: dataset.save(self._path))
+            await trainer.dataset(self._path)
+        self._told = replace(told, dataset=dataset)

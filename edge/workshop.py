@@ -17,6 +17,7 @@ from typing import Literal
 
 import numpy as np
 
+from broker_bridge.threads import on
 from edge.control import Controls
 from edge.dataset import Part
 from edge.model_check import check_in_child
@@ -27,7 +28,6 @@ from edge.residual import due
 from edge.review import Review, contenders, review
 from edge.scoring import Snapshot
 from edge.store import SampleStore
-from edge.threads import on
 from edge.trainer_client import Trained, TrainerError, TrainerProcess
 from edge.trainer_desk import TrainerDesk
 from edge.variants import Served, Serving

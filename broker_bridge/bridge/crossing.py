@@ -14,7 +14,6 @@ from typing import Protocol
 from broker_bridge.bridge.config import BridgeConfig, ParticipantConfig
 from broker_bridge.bridge.custody import Custody, CustodyError, Held
 from broker_bridge.bridge.delivery import Delivery
-from broker_bridge.bridge.disk import on_disk
 from broker_bridge.bridge.egress import Egress
 from broker_bridge.bridge.figures import CrossingFigures
 from broker_bridge.bridge.inspection import Passed, Refusal, Way, Why, judge_json, judge_update
@@ -23,6 +22,7 @@ from broker_bridge.bridge.policy import ExportPolicy
 from broker_bridge.bridge.uplink import Hearers, Uplink
 from broker_bridge.bridge.upward import Answer, Effect, Judge, Rechunk, Settle, TurnedAway, Upward
 from broker_bridge.session import Connector, Message, Session
+from broker_bridge.threads import on
 from uns_topics.envelope import PayloadError
 from uns_topics.payloads import Writer, read
 from uns_topics.plan import Plan
@@ -418,13 +418,13 @@ class Crossing:
         self._host.make_room(manifest.bytes)
         fresh = Held(0, job.envelope, manifest, job.line, self._tools.wall_clock())
         custody, disk = self._tools.custody, self._tools.disk
-        self._core.on_held(await on_disk(disk, lambda: custody.hold(self.participant, fresh, job.content)))
+        self._core.on_held(await on(disk, lambda: custody.hold(self.participant, fresh, job.content)))
         self._delivery.look_again()
         return []
 
     async def _rechunk(self, job: Rechunk) -> None:
         held, manifest, custody, disk = job.held, job.manifest, self._tools.custody, self._tools.disk
-        content = await on_disk(disk, lambda: custody.content(held.position))
+        content = await on(disk, lambda: custody.content(held.position))
         judged = held.manifest  # only the chunking may differ: the rest was set against the header
         due = make_manifest(
             content, "update", manifest.chunk_bytes,
@@ -436,14 +436,14 @@ class Crossing:
         limit = self._core.limit
         if limit is not None and manifest.chunk_bytes > limit:
             return
-        await on_disk(disk, lambda: custody.rechunk(held.position, job.envelope, manifest))
+        await on(disk, lambda: custody.rechunk(held.position, job.envelope, manifest))
         renewed = self._core.on_rechunked(job.envelope, manifest)
         if renewed is not None:
             self._delivery.on_rechunked(renewed)
 
     async def _settle(self, receipt: Receipt) -> None:
         custody, key = self._tools.custody, (self.federation, self.participant)
-        await on_disk(self._tools.disk, lambda: custody.settle(*key, receipt))
+        await on(self._tools.disk, lambda: custody.settle(*key, receipt))
         self._delivery.on_settled(receipt.id)
         self._say(receipt)
 

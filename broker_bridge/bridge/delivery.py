@@ -10,12 +10,12 @@ from concurrent.futures import Executor
 from typing import Protocol
 
 from broker_bridge.bridge.custody import Custody, CustodyError, Gone, Held
-from broker_bridge.bridge.disk import on_disk
 from broker_bridge.bridge.egress import Egress
 from broker_bridge.bridge.inspection import Why
 from broker_bridge.bridge.ledger import Transfer
 from broker_bridge.bridge.uplink import Uplink
 from broker_bridge.outgoing import Lowered, Outgoing
+from broker_bridge.threads import on
 from broker_bridge.upload import Upload
 from uns_topics.envelope import seal
 from uns_topics.model import Value
@@ -166,11 +166,11 @@ class Delivery:
         if not self._egress.lasts(manifest.bytes + MANIFEST_BYTES, 1 + len(manifest.chunks)):
             self._queue.give_up(held, Why.BUDGET, "today's budget doesn't last for it")
             return
-        content = await on_disk(self._disk, lambda: self._custody.content(held.position))
+        content = await on(self._disk, lambda: self._custody.content(held.position))
         self._transfer = Transfer(manifest.sha256, content)
         self.sending = held
         if not held.begun:
-            await on_disk(self._disk, lambda: self._custody.begin(held.position))
+            await on(self._disk, lambda: self._custody.begin(held.position))
             self._queue.begun(held)
         upload = self._upload = Upload(
             Outgoing(content, manifest, own=False),

@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 
-from broker_bridge.bridge.disk import on_disk
 from broker_bridge.bridge.ledger import Departure, LedgerError, Transfer
 from broker_bridge.bridge.policy import EXPORTS, Budget, Export, ExportPolicy
 from broker_bridge.session import PublishRefused, SessionLost
+from broker_bridge.threads import on
 from uns_topics.topics import FlTopic
 
 
@@ -120,7 +120,7 @@ class Egress:
     async def _write(self, departure: Departure) -> None:
         """Put it on record, in the thread of the disk. Raises: NothingLeaves."""
         try:
-            await on_disk(self._disk, lambda: self._record([departure]))
+            await on(self._disk, lambda: self._record([departure]))
         except LedgerError as error:
             self.problem = str(error)
             self.held_back = True

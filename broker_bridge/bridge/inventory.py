@@ -7,8 +7,8 @@ from concurrent.futures import Executor
 from typing import Literal
 
 from broker_bridge.bridge.custody import Custody, CustodyError
-from broker_bridge.bridge.disk import on_disk
 from broker_bridge.publisher import Payload, Publisher
+from broker_bridge.threads import on
 
 log = logging.getLogger("headgate.bridge")
 
@@ -47,7 +47,7 @@ class Inventory:
         """This topic should hold this. Raises: CustodyError: it isn't put there, since nobody could clear it."""
         if topic not in self._topics:
             side, federation, participant = self._side, self._federation, self._participant
-            await on_disk(self._disk, lambda: self._custody.note(side, federation, participant, topic))
+            await on(self._disk, lambda: self._custody.note(side, federation, participant, topic))
             self._topics.add(topic)
         self._publisher.put(topic, payload)
 
@@ -65,6 +65,6 @@ class Inventory:
         if topic in self._topics:
             return
         try:
-            await on_disk(self._disk, lambda: self._custody.strike(self._side, topic))
+            await on(self._disk, lambda: self._custody.strike(self._side, topic))
         except CustodyError as error:
             log.error("%s", error)  # noqa: TRY400 - a sentence for people; it is cleared once more after a restart

@@ -10,7 +10,6 @@ from dataclasses import replace
 
 from broker_bridge.assembly import IntegrityError
 from broker_bridge.bridge.custody import Custody, CustodyError, Mirrored
-from broker_bridge.bridge.disk import on_disk
 from broker_bridge.bridge.downward import (
     MIRRORED,
     Downward,
@@ -26,6 +25,7 @@ from broker_bridge.bridge.inventory import Inventory
 from broker_bridge.downloads import CHUNK_KINDS, Subscribe, Unsubscribe
 from broker_bridge.publisher import Payload, Publisher
 from broker_bridge.session import BrokerRefused, Message, PublishRefused, Session, SessionLost
+from broker_bridge.threads import on
 from broker_bridge.unusable import Unusable
 from uns_topics.envelope import PayloadError
 from uns_topics.payloads import read
@@ -221,10 +221,10 @@ class FederationMirror:
                 await self._mirror(topic, payload)
             case PlanCame(plan, payload):
                 self.plan = plan
-                await on_disk(self._disk, lambda: self._custody.keep_plan(self.federation, payload))
+                await on(self._disk, lambda: self._custody.keep_plan(self.federation, payload))
                 self._on_plan(plan)
             case Keep(manifest, content):
-                await on_disk(self._disk, lambda: self._custody.mirror(self.federation, Mirrored(manifest, content)))
+                await on(self._disk, lambda: self._custody.mirror(self.federation, Mirrored(manifest, content)))
                 self._core.on_kept(manifest)
                 self._show(manifest, content)
             case Rechunk(old, new):
@@ -240,19 +240,19 @@ class FederationMirror:
             self._background(self._inventory.strike(text), f"strike {text}")
 
     async def _rechunk(self, old: TransferManifest, new: TransferManifest) -> None:
-        held = await on_disk(self._disk, lambda: self._custody.mirrors(self.federation))
+        held = await on(self._disk, lambda: self._custody.mirrors(self.federation))
         known = next((one for one in held if one.manifest == old), None)
         if known is None or known.content is None:
             return
         content = known.content
-        await on_disk(self._disk, lambda: self._custody.mirror(self.federation, replace(known, manifest=new)))
+        await on(self._disk, lambda: self._custody.mirror(self.federation, replace(known, manifest=new)))
         self._show(new, content)
         for topic in set(self._topics(old)) - set(self._topics(new)):
             self._plant.clear(topic)
 
     async def _drop(self, manifest: TransferManifest) -> None:
         cleared = Mirrored(manifest, None)
-        await on_disk(self._disk, lambda: self._custody.mirror(self.federation, cleared))
+        await on(self._disk, lambda: self._custody.mirror(self.federation, cleared))
         topics = self._topics(manifest)
         for topic in topics:
             self._plant.clear(topic)
@@ -264,7 +264,7 @@ class FederationMirror:
         if self._core.is_held(cleared.manifest):
             return
         try:
-            await on_disk(self._disk, lambda: self._custody.forget_mirrored(self.federation, cleared.name))
+            await on(self._disk, lambda: self._custody.forget_mirrored(self.federation, cleared.name))
         except CustodyError as error:
             log.error("%s", error)  # noqa: TRY400 - a sentence for people; it is tidied up after a restart
 

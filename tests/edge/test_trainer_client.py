@@ -210,28 +210,6 @@ def test_closing_ends_a_trainer_that_ignores_its_pipe_and_the_polite_signal() ->
     run(main())
 
 
-def test_a_process_is_told_a_template_once_and_the_next_process_again() -> None:
-    async def main() -> None:
-        trainer, template = TrainerProcess(NUMPY), tiny_template()
-        asked = []
-        ask = trainer._ask
-        trainer._ask = lambda request: asked.append(request["op"]) or ask(request)  # type: ignore[method-assign]
-        await trainer.template(template.skeleton)
-        await trainer.template(template.skeleton)
-        assert asked == ["template"]
-        process = trainer._process
-        assert process is not None
-        process.kill()
-        await process.wait()
-        await trainer.hello()
-        await trainer.template(template.skeleton)
-        await trainer.initial(1)
-        assert asked == ["template", "hello", "template", "initial"]
-        await trainer.close()
-
-    run(main())
-
-
 def test_the_numpy_trainer_ends_when_its_pipe_closes() -> None:
     async def main() -> None:
         trainer = TrainerProcess(NUMPY)
