@@ -32,13 +32,21 @@ QUALITY_GOOD = 192
 QUALITY_REPLAYED = 203
 QUALITY_UNCERTAIN = 256
 QUALITY_BAD = 512
+QUALITY_STALE = 516
+
+STALE_AFTER_S = 0.001
+"""Event time between an instance's last inference and the mark that it is stale: the next sample comes later still."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """One inference of one instance.
 
-    Attributes: time_s: event time of the sample; key: its key, as the plant wrote it; value: in the output's unit.
+    Attributes:
+        time_s: event time of the sample. key: its key, as the plant wrote it. value: in the output's unit.
+        flagged: the decision on this sample alone. alarm: the instance's, with hysteresis.
+        threshold: what both were decided by; None where there is none yet.
+        context: the declared context's value; None where the contract has none, or the sample an unknown one.
     """
 
     instance: str
@@ -48,6 +56,10 @@ class Prediction:
     version: int
     variant: Variant
     quality: int = QUALITY_GOOD
+    flagged: bool = False
+    alarm: bool = False
+    threshold: float | None = None
+    context: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +106,21 @@ def common_home(instances: Sequence[str]) -> str:
 
 
 class Outputs:
-    """Turns predictions into leaves; state leaves never go back in event time."""
+    """Turns predictions into leaves; state leaves never go back in event time.
+
+    Args: alarms: the site has a rule, so there are the leaves `threshold` and `alarm`.
+    """
 
     def __init__(
-        self, federation: str, output: str, *, profile: Profile = Profile.UMH, out_root: str | None = None
+        self,
+        federation: str,
+        output: str,
+        *,
+        profile: Profile = Profile.UMH,
+        out_root: str | None = None,
+        alarms: bool = False,
     ) -> None:
+        self._alarms = alarms
         self._federation = federation
         self._output = output
         self._profile = profile
@@ -119,10 +141,20 @@ class Outputs:
                 leaves += self._state(prediction)
         return leaves
 
+    def stale(self, instance: str) -> list[Leaf]:
+        """What says that an instance's inputs have stopped; its last value is left as it is."""
+        newest = self._newest.get(instance)
+        if newest is None:
+            return []
+        self._newest[instance] = newest + STALE_AFTER_S
+        payload = self._payload(str(QUALITY_STALE), QUALITY_GOOD, newest + STALE_AFTER_S)
+        return [Leaf(f"{self._root(instance)}/quality", payload)]
+
     def topics(self, instance: str) -> tuple[str, ...]:
         """Every retained leaf of an instance: what has to be cleared when it leaves."""
         root = self._root(instance)
-        return tuple(f"{root}/{name}" for name in ("quality", "model_version", "variant", self._output))
+        names = ("quality", "model_version", "variant", *(("threshold", "alarm") if self._alarms else ()), self._output)
+        return tuple(f"{root}/{name}" for name in names)
 
     def instance_of(self, topic: str) -> str | None:
         """The instance that a retained leaf belongs to; None where it is none that is published here."""
@@ -144,6 +176,11 @@ class Outputs:
             "model_version": str(p.version),
             "variant": json.dumps(p.variant.value),
         }
+        if self._alarms:
+            if p.threshold is not None:
+                values["threshold"] = number(p.threshold)
+            if is_number:
+                values["alarm"] = _boolean(p.alarm)
         if is_number:  # else the last value stands, and the quality says that it isn't good
             values[self._output] = number(p.value)
         root = self._root(p.instance)
@@ -165,12 +202,20 @@ class Outputs:
         return text.encode()
 
     def _event(self, p: Prediction) -> Leaf:
+        decided = f'"alarm":{_boolean(p.flagged)},' if self._alarms else ""
+        if self._alarms and p.threshold is not None:
+            decided += f'"threshold":{number(p.threshold)},'
         body = (
             f'{{"timestamp_ms":{round(p.time_s * 1000)},"key":{json.dumps(p.key, ensure_ascii=False)},'
-            f'"{self._output}":{number(p.value)},"quality":{p.quality},"model_version":{p.version},'
+            f'"context":{json.dumps(p.context, ensure_ascii=False)},'
+            f'"{self._output}":{number(p.value)},{decided}"quality":{p.quality},"model_version":{p.version},'
             f'"variant":"{p.variant.value}"}}'
         )
         return Leaf(f"{self._root(p.instance)}/event", body.encode(), retain=False)
+
+
+def _boolean(value: bool) -> str:
+    return "true" if value else "false"
 
 
 def _iso(stamp_ms: int) -> str:

@@ -26,7 +26,7 @@ def test_leaves_are_the_exact_umh_form_and_the_value_comes_last() -> None:
     assert [(leaf.topic, leaf.payload, leaf.retain) for leaf in leaves] == [
         (
             f"{root}/event",
-            b'{"timestamp_ms":1700000000500,"key":"B-17","score":0.25,"quality":192,"model_version":3,"variant":"global"}',
+            b'{"timestamp_ms":1700000000500,"key":"B-17","context":null,"score":0.25,"quality":192,"model_version":3,"variant":"global"}',
             False,
         ),
         (f"{root}/quality", b'{"timestamp_ms":1700000000500,"value":192}', True),
@@ -34,6 +34,34 @@ def test_leaves_are_the_exact_umh_form_and_the_value_comes_last() -> None:
         (f"{root}/variant", b'{"timestamp_ms":1700000000500,"value":"global"}', True),
         (f"{root}/score", b'{"timestamp_ms":1700000000500,"value":0.25}', True),
     ]
+
+
+def test_with_a_rule_of_the_site_there_is_a_decision_and_what_it_was_made_by() -> None:
+    outputs = Outputs("f", "score", alarms=True)
+    flagged = replace(prediction(1), flagged=True, alarm=True, threshold=0.2, context="C-1")
+    leaves = {leaf.topic.rpartition("/")[2]: leaf.payload.decode() for leaf in outputs.messages([flagged])}
+    assert list(leaves) == ["event", "quality", "model_version", "variant", "threshold", "alarm", "score"]
+    assert leaves["threshold"] == '{"timestamp_ms":1000,"value":0.2}'
+    assert leaves["alarm"] == '{"timestamp_ms":1000,"value":true}'
+    assert leaves["event"] == (
+        '{"timestamp_ms":1000,"key":"B-17","context":"C-1","score":0.25,"alarm":true,"threshold":0.2,"quality":192,'
+        '"model_version":3,"variant":"global"}'
+    )
+    undecided = {leaf.topic.rpartition("/")[2]: leaf.payload for leaf in outputs.messages([prediction(2)])}
+    assert "threshold" not in undecided
+    assert undecided["alarm"] == b'{"timestamp_ms":2000,"value":false}'
+    failed = {leaf.topic.rpartition("/")[2] for leaf in outputs.messages([prediction(3, math.nan)])}
+    assert failed == {"quality", "model_version", "variant"}  # the last decision stands with the last value
+
+
+def test_what_has_stopped_is_marked_stale_by_its_quality_alone_until_the_next_sample() -> None:
+    outputs = Outputs("f", "score")
+    assert outputs.stale(LINE) == []  # nothing stands there
+    outputs.messages([prediction(10)])
+    (leaf,) = outputs.stale(LINE)
+    assert (leaf.topic, leaf.payload) == (f"{LINE}/_inference/f/quality", b'{"timestamp_ms":10001,"value":516}')
+    assert [leaf.topic.rpartition("/")[2] for leaf in outputs.messages([prediction(10)])] == ["event"]
+    assert len(outputs.messages([prediction(10.5)])) == 5
 
 
 def test_a_site_chooses_how_a_leaf_says_its_value() -> None:
@@ -87,10 +115,14 @@ def test_state_never_goes_back_in_event_time() -> None:
     assert len(outputs.messages([prediction(10)])) == 5  # a new model on the same sample may speak again
 
 
-def test_every_retained_leaf_is_in_the_inventory() -> None:
-    outputs = Outputs("f", "score")
-    retained = {leaf.topic for leaf in outputs.messages([prediction(1)]) if leaf.retain}
-    assert retained == set(outputs.topics(LINE))
+@pytest.mark.parametrize("alarms", [False, True])
+def test_every_retained_leaf_is_in_the_inventory(alarms: bool) -> None:
+    outputs = Outputs("f", "score", alarms=alarms)
+    leaves = [*outputs.messages([replace(prediction(1), threshold=0.5)]), *outputs.stale(LINE)]
+    assert {leaf.topic for leaf in leaves if leaf.retain} == set(outputs.topics(LINE))
+    for topic in outputs.topics(LINE):
+        assert outputs.instance_of(topic) == LINE
+    assert Outputs("f", "score").instance_of(f"{LINE}/_inference/f/alarm") is None, "no rule any more: it is cleared"
 
 
 def test_no_topic_is_leaf_and_parent() -> None:
