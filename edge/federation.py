@@ -31,8 +31,9 @@ from edge.participation import (
     VerifyVersion,
     Warn,
 )
+from edge.updates import TrainedUpdate
 from edge.variants import Served
-from edge.workshop import ModelGone, TrainedUpdate, Workshop
+from edge.workshop import ModelGone, Workshop
 from uns_topics.codes import Reason
 from uns_topics.envelope import PayloadError
 from uns_topics.model import Value
@@ -379,7 +380,7 @@ class Federation:
         """Ask what became of the update that was under way when this edge was stopped."""
         update = None
         try:
-            update = await self._workshop.unanswered()
+            update = await self._workshop.updates.unanswered()
         finally:
             if update is None and self._upload is None:
                 self._do(self.core.on_answered())
@@ -430,9 +431,9 @@ class Federation:
         if done.detail:
             log.error("the update of round %d can't be sent: %s", update.round_number, done.detail)
         answered = None if done.detail else done.result  # one that can't be sent was never judged
-        await self._workshop.settle(update, answered, done.code)
+        await self._workshop.updates.settle(update, answered, done.code)
         if done.result == "accepted" and announcement is not None:
-            await self._workshop.accepted(update)
+            await self._workshop.updates.accepted(update)
         log.info("round %d: update %s%s", update.round_number, done.result, f" ({done.code})" if done.code else "")
         await self.say(
             Kind.LAST_UPDATE,

@@ -7,7 +7,7 @@ All lie in the sample store's file and change in one transaction. Calls block; t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
@@ -32,10 +32,15 @@ class Belonging(Value):
     template: Sha256
 
 
-class Waiting(Value):
-    """An update whose receipt has not come: what its manifest and the report on it need."""
+class Belongs(Value):
+    """The head of whatever lies in the store."""
 
     belongs: Belonging
+
+
+class Waiting(Belongs):
+    """An update whose receipt has not come: what its manifest and the report on it need."""
+
     transfer: TransferId
     version: Version
     base: Sha256
@@ -50,16 +55,17 @@ class Waiting(Value):
     """Of the c_k that lies between the two; 0 where the plan has no control variates."""
 
 
-class _Kept(Value):
-    belongs: Belonging
+class _Kept(Belongs):
     since: Version
     norm: float | None
 
 
-class _KeptControl(Value):
-    belongs: Belonging
+class _KeptControl(Belongs):
     version: Version
     round_number: int
+
+
+K = TypeVar("K", bound=Belongs)
 
 
 @dataclass(frozen=True)
@@ -102,9 +108,8 @@ class Outbox:
 
         Args: delta: its weights as training gave them, or nothing; control: the c_k that its change is added to.
         """
-        head = waiting.model_dump_json().encode() + b"\n"
-        own = vector_bytes(control) if control is not None else b""
-        self._store.put_all({_UPDATE: head + vector_bytes(delta) + own + content})
+        own = control if control is not None else b""
+        self._store.put_all({_UPDATE: _entry(waiting, delta, own, content)})
 
     def waiting(self) -> tuple[Waiting, bytes] | None:
         """The update whose receipt has not come, and its bytes."""
@@ -126,8 +131,7 @@ class Outbox:
             changes[_RESIDUAL] = None if now is None else self._written(now)
         if found.control.size and end is Fate.COMMIT and (change := unpack_control(update)) is not None:
             kept = _KeptControl(belongs=self.belongs, version=waiting.version, round_number=waiting.round_number)
-            pair = vector_bytes(found.control) + vector_bytes(np.add(found.control, change))
-            changes[_CONTROL] = kept.model_dump_json().encode() + b"\n" + pair
+            changes[_CONTROL] = _entry(kept, found.control, np.add(found.control, change))
         self._store.put_all(changes)
 
     def _update(self) -> _UnderWay | None:
@@ -148,32 +152,35 @@ class Outbox:
         return _UnderWay(waiting, delta, vector_from_bytes(rest[end:start], waiting.control_elements), content)
 
     def _control(self) -> OwnControl | None:
-        raw = self._store.get(_CONTROL)
-        if raw is None:
+        found = self._read(_CONTROL, _KeptControl, 2 * self._table.elements(Role.WEIGHT))
+        if found is None:
             return None
-        head, _, rest = raw.partition(b"\n")
-        elements = self._table.elements(Role.WEIGHT)
-        try:
-            kept = _KeptControl.model_validate_json(head)
-            before, after = np.split(vector_from_bytes(rest, 2 * elements), 2)
-        except ValueError:
-            return None
-        return OwnControl(before, after, kept.version, kept.round_number) if kept.belongs == self.belongs else None
+        kept, (before, after) = found[0], np.split(found[1], 2)
+        return OwnControl(before, after, kept.version, kept.round_number)
 
     def _residual(self) -> Residual | None:
-        raw = self._store.get(_RESIDUAL)
-        if raw is None:
-            return None
-        head, _, rest = raw.partition(b"\n")
-        try:
-            kept = _Kept.model_validate_json(head)
-            values = vector_from_bytes(rest, self._table.elements(Role.WEIGHT))
-        except ValueError:
-            return None
-        return Residual(values, kept.since, kept.norm) if kept.belongs == self.belongs else None
+        found = self._read(_RESIDUAL, _Kept, self._table.elements(Role.WEIGHT))
+        return None if found is None else Residual(found[1], found[0].since, found[0].norm)
 
     def _written(self, residual: Residual) -> bytes | None:
         if not np.isfinite(residual.values).all():
             return None  # it can't be sent
-        kept = _Kept(belongs=self.belongs, since=residual.since, norm=residual.norm)
-        return kept.model_dump_json().encode() + b"\n" + vector_bytes(residual.values)
+        return _entry(_Kept(belongs=self.belongs, since=residual.since, norm=residual.norm), residual.values)
+
+    def _read(self, key: str, form: type[K], elements: int) -> tuple[K, Vector] | None:
+        """What lies under a key; None where nothing does, or what is there is of another plan or release."""
+        raw = self._store.get(key)
+        if raw is None:
+            return None
+        head, _, rest = raw.partition(b"\n")
+        try:
+            kept, values = form.model_validate_json(head), vector_from_bytes(rest, elements)
+        except ValueError:
+            return None
+        return (kept, values) if kept.belongs == self.belongs else None
+
+
+def _entry(head: Belongs, *rest: Vector | bytes) -> bytes:
+    """One value of the store: a line of JSON, and what it speaks of."""
+    parts = (part if isinstance(part, bytes) else vector_bytes(part) for part in rest)
+    return b"\n".join((head.model_dump_json().encode(), b"".join(parts)))

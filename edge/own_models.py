@@ -24,10 +24,10 @@ from uns_topics.tensors import Role, Vector, vector_bytes, vector_from_bytes
 log = logging.getLogger("headgate.edge")
 
 LOCAL_KEY = "local-only"
-"""Key of the local-only parameters in the store: the template's hash, steps as 8 bytes, the vector."""
+"""Key of the local-only parameters in the store, behind the hash of their template: steps, then the vector."""
 TENSORS_KEY = "local-tensors"
 """Key of the tensors of role local in the store, behind the hash of the template that they belong to."""
-_HASH_BYTES = 32
+_STEPS_BYTES = 8
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """Of this plant's own steps in a personalised model."""
 ClassWeights = tuple[float, ...]
@@ -89,8 +89,7 @@ class OwnModels:
         if tensors is None or (self._tensors is not None and np.array_equal(tensors, self._tensors)):
             return
         self._tensors = tensors
-        content = bytes.fromhex(self._template.sha256) + vector_bytes(tensors)
-        await on(self._store_thread, lambda: self._store.put(TENSORS_KEY, content))
+        await self._keep(TENSORS_KEY, vector_bytes(tensors))
 
     def _where(self, trained: Trained, start: Vector) -> Vector:
         """Where training led, own tensors and all. Raises: TrainerError."""
@@ -104,10 +103,8 @@ class OwnModels:
         return led
 
     def _kept_tensors(self) -> Vector | None:
-        kept = self._store.get(TENSORS_KEY)
-        if kept is None or kept[:_HASH_BYTES].hex() != self._template.sha256:
-            return None
-        return vector_from_bytes(kept[_HASH_BYTES:], self._template.table.elements(Role.LOCAL))
+        kept = self._kept(TENSORS_KEY)
+        return None if kept is None else vector_from_bytes(kept, self._template.table.elements(Role.LOCAL))
 
     # Personalised -----------------------------------------------------------------------------------------------------
 
@@ -180,12 +177,23 @@ class OwnModels:
         if vector is not None and self._local_steps >= self._best_steps:  # else it starts anew and is not as far yet
             best, self._best_steps = vector, self._local_steps
             self.local_only = await on(self._scoring, lambda: open_own(template, best))
-            head = bytes.fromhex(template.sha256) + self._best_steps.to_bytes(8, "big")
-            await on(self._store_thread, lambda: self._store.put(LOCAL_KEY, head + vector_bytes(best)))
+            await self._keep(LOCAL_KEY, self._best_steps.to_bytes(_STEPS_BYTES, "big") + vector_bytes(best))
 
     def _kept_local_only(self) -> tuple[Model | None, int]:
-        kept, head = self._store.get(LOCAL_KEY), _HASH_BYTES + 8
-        if kept is None or kept[:_HASH_BYTES].hex() != self._template.sha256:
+        kept = self._kept(LOCAL_KEY)
+        if kept is None:
             return None, 0
-        vector = vector_from_bytes(kept[head:], self._template.table.size)
-        return open_own(self._template, vector), int.from_bytes(kept[_HASH_BYTES:head], "big")
+        vector = vector_from_bytes(kept[_STEPS_BYTES:], self._template.table.size)
+        return open_own(self._template, vector), int.from_bytes(kept[:_STEPS_BYTES], "big")
+
+    # On disk ----------------------------------------------------------------------------------------------------------
+
+    def _kept(self, key: str) -> bytes | None:
+        """What was kept under this template."""
+        kept = self._store.get(key)
+        owner = bytes.fromhex(self._template.sha256)
+        return kept[len(owner) :] if kept is not None and kept.startswith(owner) else None
+
+    async def _keep(self, key: str, content: bytes) -> None:
+        owned = bytes.fromhex(self._template.sha256) + content
+        await on(self._store_thread, lambda: self._store.put(key, owned))

@@ -11,39 +11,30 @@ import logging
 import time
 from collections.abc import Collection, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
-
-import numpy as np
 
 from broker_bridge.threads import on
-from edge.control import Controls
 from edge.dataset import Part
 from edge.model_check import check_in_child
 from edge.models import Model, ModelRefused, ModelStore, OwnModel, open_own, open_version
-from edge.outbox import Belonging, Outbox, Waiting
 from edge.own_models import OwnModels
-from edge.residual import due
 from edge.review import Review, contenders, review
 from edge.scoring import Snapshot
 from edge.store import SampleStore
-from edge.trainer_client import Trained, TrainerError, TrainerProcess
+from edge.trainer_client import TrainerError, TrainerProcess
 from edge.trainer_desk import TrainerDesk
+from edge.updates import TrainedUpdate, Updates
 from edge.variants import Served, Serving
-from uns_topics.codes import Code, Reason
+from uns_topics.codes import Reason
 from uns_topics.contract import Contract
 from uns_topics.controls import split_full
-from uns_topics.encodings import EncodingError, encoding
+from uns_topics.encodings import EncodingError
 from uns_topics.plan import Plan
 from uns_topics.presence import Variant
 from uns_topics.reports import Evaluation, ModelName, PartScores, Statistics
 from uns_topics.rounds import RoundAnnouncement, VersionManifest
 from uns_topics.steps import take_step
 from uns_topics.template import Template, TemplateError, read_template
-from uns_topics.tensors import Role
-from uns_topics.transfers import transfer_id
-from uns_topics.update import UpdateHeader, pack_groups, pack_update
 
 log = logging.getLogger("headgate.edge")
 
@@ -54,26 +45,6 @@ CATCH_UP_ROUNDS = 20
 
 class ModelGone(Exception):
     """A version was asked for that newer ones have replaced."""
-
-
-@dataclass(frozen=True)
-class TrainedUpdate:
-    """An update ready to be sent."""
-
-    content: bytes = field(repr=False)
-    round_number: int
-    attempt: int
-    base: str
-    num_examples: int
-    num_steps: int
-    seconds: float
-    matured: int = field(default=0, compare=False)
-    """Samples that had ever matured when its snapshot was taken; 0 where an earlier process took it."""
-
-    @property
-    def transfer(self) -> str:
-        """The id of its transfer."""
-        return transfer_id(self.content)
 
 
 class Workshop:
@@ -99,10 +70,10 @@ class Workshop:
         variants: Collection[Variant] = tuple(Variant),
     ) -> None:
         self._serving = Serving(variants)
-        self._participant = participant
         self._store = store
         self._store_thread = store_thread
         self._scoring = ThreadPoolExecutor(1, thread_name_prefix="scoring")
+        self.updates = Updates(participant, store, store_thread, self._scoring)
         self._models = models
         self._desk = TrainerDesk(trainer, self._scoring, folder) if trainer is not None else None
         self._plan: Plan | None = None
@@ -130,6 +101,7 @@ class Workshop:
         if self._plan is None or self._plan.generation != plan.generation:
             self._class_weights = ()
         self._plan = plan
+        self.updates.follow(plan)
         if self._template is not None and self._template.sha256 == plan.template.sha256:
             return True
         if plan.template.sha256 not in self._models.skeletons():
@@ -320,10 +292,6 @@ class Workshop:
         snapshot = await self._freeze(("statistics", generation))
         return await on(self._scoring, lambda: snapshot.statistics(generation))
 
-    async def accepted(self, update: TrainedUpdate) -> None:
-        """The update was accepted: what matured since its snapshot is new from now on."""
-        await on(self._store_thread, lambda: self._store.mark(f"round-{update.round_number}", update.matured))
-
     # Training --------------------------------------------------------------------------------------------------------
 
     async def trainer_reason(self) -> Reason | None:
@@ -346,7 +314,7 @@ class Workshop:
         base = own.start(model.vector)
         self._class_weights = client.class_weights
         snapshot = await self._freeze(announcement.round_number)
-        controls = await self._controls(model, announcement.base)
+        controls = await self.updates.controls(model, announcement.base)
         try:
             async with self._desk.using(model.template, snapshot.dataset) as trainer:
                 trained = await trainer.train(
@@ -362,122 +330,10 @@ class Workshop:
             return error.reason
         await self._fit_again()
         try:
-            made = await self._pack(announcement, model, trained, controls, started)
-            return replace(made, matured=snapshot.matured)
+            return await self.updates.pack(announcement, model, trained, controls, started, snapshot.matured)
         except EncodingError as error:  # a delta that the encoding can't carry
             log.warning("round %d is skipped: %s", announcement.round_number, error)
             return Reason.TRAINING_DIVERGED
-
-    async def _pack(
-        self,
-        announcement: RoundAnnouncement,
-        model: Model,
-        trained: Trained,
-        controls: Controls | None,
-        started: float,
-    ) -> TrainedUpdate:
-        """Add the residual, encode, and keep the update on disk until its receipt.
-
-        Args: controls: what it was trained with, where the plan has control variates.
-        Raises: EncodingError.
-        """
-        table, name, outbox = model.template.table, announcement.client.encoding, self._outbox()
-        has_residual = encoding(name).feedback
-        plan = self._plan
-        assert plan is not None
-        residual = await on(self._store_thread, lambda: outbox.residual(announcement.base))
-        weights = table.gather(trained.delta, Role.WEIGHT) if has_residual else np.empty(0, np.float32)
-
-        now = await self._controls(model, announcement.base)  # a receipt may have come while it trained
-
-        def pack() -> bytes:
-            delta = trained.delta
-            moved = None
-            if controls is not None and now is not None:
-                step, rate = table.gather(delta, Role.WEIGHT), announcement.client.training.learning_rate
-                moved = controls.change(now.own, step, trained.num_steps, rate)
-            if has_residual:
-                delta = delta.copy()
-                table.scatter(delta, Role.WEIGHT, due(residual, weights))
-            groups, body = pack_groups(delta, table, name, moved)
-            header = UpdateHeader(
-                federation=plan.contract.federation,
-                participant=self._participant,
-                round_number=announcement.round_number,
-                attempt=announcement.attempt,
-                base=announcement.base_sha256,
-                generation=announcement.generation,
-                num_examples=trained.num_examples,
-                num_steps=trained.num_steps,
-                metrics={"loss": trained.loss},
-                groups=groups,
-            )
-            return pack_update(header, body)
-
-        content = await on(self._scoring, pack)
-        made = TrainedUpdate(
-            content=content,
-            round_number=announcement.round_number,
-            attempt=announcement.attempt,
-            base=announcement.base_sha256,
-            num_examples=trained.num_examples,
-            num_steps=trained.num_steps,
-            seconds=time.monotonic() - started,
-        )
-        waiting = Waiting(
-            belongs=outbox.belongs,
-            transfer=made.transfer,
-            version=announcement.base,
-            base=made.base,
-            round_number=made.round_number,
-            attempt=made.attempt,
-            num_examples=made.num_examples,
-            num_steps=made.num_steps,
-            seconds=made.seconds,
-            elements=weights.size,
-            control_elements=now.own.size if now is not None else 0,
-        )
-        counted = now.own if now is not None else None
-        await on(self._store_thread, lambda: outbox.send(waiting, weights, content, counted))
-        return made
-
-    async def _controls(self, model: Model, version: int) -> Controls | None:
-        """What a round from this version is trained with; None where the plan has no control variates."""
-        server = model.control
-        if server is None:
-            return None
-        outbox = self._outbox()
-        own = await on(self._store_thread, lambda: outbox.control(version, model.lineage))
-        return Controls(server, own)
-
-    def _outbox(self) -> Outbox:
-        plan = self._plan
-        assert plan is not None
-        belongs = Belonging(generation=plan.generation, template=plan.template.sha256)
-        return Outbox(self._store, belongs, plan.template.table)
-
-    async def unanswered(self) -> TrainedUpdate | None:
-        """The update that was under way when this edge was stopped, if it belongs to the plan."""
-        found = await on(self._store_thread, self._outbox().waiting)
-        if found is None:
-            return None
-        waiting, content = found
-        return TrainedUpdate(
-            content=content,
-            round_number=waiting.round_number,
-            attempt=waiting.attempt,
-            base=waiting.base,
-            num_examples=waiting.num_examples,
-            num_steps=waiting.num_steps,
-            seconds=waiting.seconds,
-        )
-
-    async def settle(
-        self, update: TrainedUpdate, result: Literal["accepted", "rejected"] | None, code: Code | None
-    ) -> None:
-        """An update's end: what it means for the residual. Args: result: None where it gave way to a newer one."""
-        outbox = self._outbox()
-        await on(self._store_thread, lambda: outbox.settle(update.transfer, result, code))
 
     async def train_local(self, announcement: RoundAnnouncement) -> None:
         """The same steps again on a second model of this plant alone: what federation has to beat."""

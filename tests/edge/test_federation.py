@@ -15,8 +15,8 @@ from broker_bridge.session import BrokerRefused, Message
 from edge.federation import Federation
 from edge.participation import Counts, Participation
 from edge.review import Review
+from edge.updates import TrainedUpdate
 from edge.variants import Served
-from edge.workshop import TrainedUpdate
 from tests.aio import Inbox, run
 from tests.edge.versions import CONTRACT, manifest_of, model_of, plan_of, round_of
 from uns_topics.codes import Code, Reason
@@ -39,6 +39,7 @@ class Bench:
         self.trained: list[int] = []
         self.locally: list[int] = []
         self.size = 0
+        self.updates = self
         self.left: TrainedUpdate | None = None
         self.settled: list[tuple[int, str | None, Code | None]] = []
         self.choice: Served | None = None

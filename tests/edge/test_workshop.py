@@ -17,7 +17,8 @@ from edge.models import ModelStore
 from edge.review import Review
 from edge.store import SampleStore
 from edge.trainer_client import TrainerProcess
-from edge.workshop import ModelGone, TrainedUpdate, Workshop
+from edge.updates import TrainedUpdate
+from edge.workshop import ModelGone, Workshop
 from tests.aio import run
 from tests.edge.versions import (
     CONTRACT,
@@ -94,7 +95,7 @@ def test_a_round_from_snapshot_to_figures(tmp_path: Path) -> None:
             assert found.serves is not None
             assert found.serves.variant is figures.serves
             before = store.counts().new
-            await made.accepted(outcome)
+            await made.updates.accepted(outcome)
             assert store.counts().new < before
 
     run(main(), timeout_s=40)
@@ -251,7 +252,7 @@ def test_new_samples_are_counted_from_the_snapshot_and_not_from_the_receipt(tmp_
             assert grown > 0
             await take(made, 2, held=(1,))
             await made.compare(manifest_of(2), manifest_of(1))  # a later round's snapshot, while this update waits
-            await made.accepted(outcome)
+            await made.updates.accepted(outcome)
             assert store.counts().new == grown
 
     run(main(), timeout_s=40)
@@ -271,21 +272,21 @@ def test_what_a_lossy_update_left_is_in_the_next_one_and_a_restart_keeps_it(tmp_
             await take(made, 1)
             exact = await made.train(round_of(1, 1))
             assert isinstance(exact, TrainedUpdate)
-            await made.settle(exact, "accepted", None)
+            await made.updates.settle(exact, "accepted", None)
             first = await made.train(lossy(1))
             assert isinstance(first, TrainedUpdate)
             left = weights(exact) - weights(first)
             assert np.abs(left).max() > 0
-            await made.settle(first, "accepted", None)
+            await made.updates.settle(first, "accepted", None)
         async with workshop(tmp_path) as (made, _):
-            assert await made.unanswered() is None
+            assert await made.updates.unanswered() is None
             await take(made, 1)
             second = await made.train(lossy(1))  # the same seed and rows: the same delta
             assert isinstance(second, TrainedUpdate)
             due = (weights(exact) + left).astype(np.float32)
             np.testing.assert_array_equal(weights(second), ternary_of(due))
         async with workshop(tmp_path) as (made, _):
-            assert await made.unanswered() == second
+            assert await made.updates.unanswered() == second
 
     run(main(), timeout_s=40)
 
@@ -398,9 +399,9 @@ def test_rounds_with_control_variates_and_a_restart(tmp_path: Path) -> None:
                 )
                 await made.mark_served(controlled(base))
                 if number == 1:
-                    await made.settle(outcome, "rejected", Code.LATE)
+                    await made.updates.settle(outcome, "rejected", Code.LATE)
                     continue
-                await made.settle(outcome, "accepted", None)
+                await made.updates.settle(outcome, "accepted", None)
                 own = own + change_in(outcome)
 
     run(main(), timeout_s=40)
@@ -441,7 +442,7 @@ def test_a_receipt_that_comes_while_it_trains_counts_once(tmp_path: Path, monkey
             train = trainer.train
 
             async def slow(*args: Any, **named: Any) -> Any:
-                await made.settle(first, "accepted", None)
+                await made.updates.settle(first, "accepted", None)
                 return await train(*args, **named)
 
             monkeypatch.setattr(trainer, "train", slow)
@@ -486,6 +487,6 @@ def test_a_trainer_that_takes_no_correction_is_a_reason_and_makes_no_update(tmp_
             await take_controlled(made, 1)
             assert await made.trainer_reason() is Reason.TRAINER_WITHOUT_CORRECTION
             assert await made.train(round_of(1, 1)) is Reason.TRAINER_WITHOUT_CORRECTION
-            assert await made.unanswered() is None
+            assert await made.updates.unanswered() is None
 
     run(main(), timeout_s=40)

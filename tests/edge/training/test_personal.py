@@ -16,7 +16,8 @@ from edge.models import ModelStore
 from edge.store import SampleStore
 from edge.trainer_client import TrainerProcess
 from edge.training.export import make_model
-from edge.workshop import TrainedUpdate, Workshop
+from edge.updates import TrainedUpdate
+from edge.workshop import Workshop
 from tests.aio import run
 from tests.edge.training.cases import make_contract
 from uns_topics.golden import golden_outputs
