@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge.dataset import Part
+from edge.metrics import Figure
 from edge.models import Model
 from edge.scoring import Snapshot
 from edge.variants import NAMES, Served, Serving, choose
-from uns_topics.contract import RunToFailureLabel
+from uns_topics.contract import Metric, RunToFailureLabel
 from uns_topics.presence import Variant
 from uns_topics.reports import Evaluation, PartScores
 from uns_topics.rounds import VersionManifest
@@ -58,7 +59,14 @@ def review(
     Args: could: what could run; weights: of the classes, of the round.
     """
     contract = snapshot.contract
-    choice = _choose(snapshot, could, serving)
+    current, running = could[Variant.GLOBAL], serving.incumbent
+    if running is None or running.model.template.sha256 != current.model.template.sha256:
+        running = current
+    every = (running.model, *(served.model for served in could.values()))
+    on_select = snapshot.predict(Part.SELECT, {id(model): model for model in every})
+    others = {v: served for v, served in could.items() if v in serving.allowed and served.model is not running.model}
+    gained = snapshot.gains(on_select[id(running.model)], {v: on_select[id(s.model)] for v, s in others.items()})
+    choice = _choose(running, others, gained, contract.metric)
     could = {**could, choice.variant: choice}  # what runs on may be an older one of its kind
     models = {NAMES[variant]: served.model for variant, served in could.items()}
     with_report = final or contract.split.report == "each-version"
@@ -67,7 +75,9 @@ def review(
         predictions = {**outputs[which], **snapshot.baselines(which)}
         return snapshot.score(which, predictions, weights, capped=capped, served=NAMES[choice.variant])
 
-    outputs = {which: snapshot.predict(which, models) for which in (Part.SELECT, Part.REPORT)[: 1 + with_report]}
+    outputs = {Part.SELECT: {name: on_select[id(model)] for name, model in models.items()}}
+    if with_report:
+        outputs[Part.REPORT] = snapshot.predict(Part.REPORT, models)
     runs = isinstance(contract.label, RunToFailureLabel)
     evaluation = Evaluation(
         generation=manifest.generation,
@@ -83,15 +93,10 @@ def review(
     return evaluation, choice
 
 
-def _choose(snapshot: Snapshot, could: Mapping[Variant, Served], serving: Serving) -> Served:
-    """What is to run, by the select part alone."""
-    current, running = could[Variant.GLOBAL], serving.incumbent
-    if running is None or running.model.template.sha256 != current.model.template.sha256:
-        running = current
-    others = {v: served for v, served in could.items() if v in serving.allowed and served.model is not running.model}
-    models = [running, *others.values()]
-    outputs = [snapshot.predict(Part.SELECT, {"current": served.model})["current"] for served in models]
-    gained = snapshot.gains(outputs[0], dict(zip(others, outputs[1:], strict=True)))
+def _choose(
+    running: Served, others: Mapping[Variant, Served], gained: Mapping[Variant, Figure], metric: Metric
+) -> Served:
+    """What is to run. Args: gained: by the others over what runs, on the select part alone."""
     chosen = choose(running.variant, gained)
     if chosen is None:
         return running
@@ -99,7 +104,6 @@ def _choose(snapshot: Snapshot, could: Mapping[Variant, Served], serving: Servin
         gain = gained[chosen]
         log.info(
             "the %s model runs instead of the %s one: %s better by %.3g (%.3g to %.3g in all resamples of %d rows)",
-            chosen.value, running.variant.value, snapshot.contract.metric.value, gain.value, gain.low, gain.high,
-            gain.n,
+            chosen.value, running.variant.value, metric.value, gain.value, gain.low, gain.high, gain.n,
         )  # fmt: skip
     return others[chosen]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from uns_topics.reports import FeatureCell, ModelName, PartScores, Statistics
 from uns_topics.standardisation import Moments, cells, class_weights, context_slots
 
 Outputs = npt.NDArray[np.float32]
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Snapshot:
@@ -33,10 +35,10 @@ class Snapshot:
         self.contract = contract
         self.matured = matured
 
-    def predict(self, part: Part, models: Mapping[ModelName, Model]) -> dict[ModelName, Outputs]:
-        """Outputs of each model on one part: shape (n,) each."""
+    def predict(self, part: Part, models: Mapping[Key, Model]) -> dict[Key, Outputs]:
+        """Outputs of each model on one part, under its key: shape (n,) each."""
         index = self.dataset.of(part)
-        outputs: dict[ModelName, list[Outputs]] = {name: [] for name in models}
+        outputs: dict[Key, list[Outputs]] = {name: [] for name in models}
         for start in range(0, len(index), BATCH_ROWS):
             rows = index[start : start + BATCH_ROWS]
             features = self.dataset.features(rows)
