@@ -19,7 +19,7 @@ from uns_topics.tensors import TensorTable, Vector
 MEAN_TENSOR = "standardise.mean"
 DEVIATION_TENSOR = "standardise.deviation"
 MIN_CELL = 10
-"""Cells (a feature at an operating point, a class) with fewer rows are left out, so that nobody can be singled out."""
+"""Cells (a feature at an operating point, a class, a bin) with fewer rows are not told: nobody is singled out."""
 MIN_DEVIATION = 1e-4
 """Floor of a deviation, as a share of the contract's range: wide ranges hold narrow operating points."""
 CLASS_WEIGHT_RANGE = (1.0, 20.0)
