@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from typing import Any
 from broker_bridge.config import BrokerConfig
 from broker_bridge.paho_session import PahoConnector
 from broker_bridge.session import Message, Session
-from tests.e2e.federation import FEDERATION, Federation, Service
-from tests.servers import Server
+from tests.e2e.federation import FEDERATION, Federation, Service, federation
+from tests.servers import Server, mosquitto
 
 EVERYTHING = ("update", "status", "presence", "statistics", "evaluation", "data-quality", "last-update")
 
@@ -92,3 +92,21 @@ async def start_bridge(
 def data_of(f: Federation, bridge: str) -> Path:
     """A bridge's data directory."""
     return f.folder / bridge / "data"
+
+
+@asynccontextmanager
+async def berlin_behind_a_bridge(
+    folder: Path, server: Server, **settings: Any
+) -> AsyncIterator[tuple[Federation, Plant]]:
+    """berlin at a broker of its own, behind a bridge, and lyon at the federation's: each has 150 boards."""
+    async with AsyncExitStack() as stack:
+        f = await stack.enter_async_context(federation(folder, server, **settings))
+        own = stack.enter_context(mosquitto())
+        at_berlin = await stack.enter_async_context(plant(f, "berlin", own))
+        await start_bridge(f, "gate", own.url, server.url, ("berlin",))
+        await f.start_edge("berlin", broker={"url": own.url})
+        await f.start_edge("lyon")
+        for participant in ("berlin", "lyon"):
+            await f.listening(participant)
+            await f.publish_boards(participant, 150)
+        yield f, at_berlin

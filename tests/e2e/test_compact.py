@@ -7,15 +7,14 @@ import json
 import signal
 import subprocess
 import sys
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.aio import run
-from tests.e2e.bridged import plant, start_bridge
+from tests.e2e.bridged import berlin_behind_a_bridge
 from tests.e2e.federation import federation
-from tests.servers import Server, mosquitto
+from tests.servers import Server
 
 pytestmark = [pytest.mark.broker, pytest.mark.e2e, pytest.mark.timeout(150)]
 
@@ -27,18 +26,8 @@ def test_plants_learn_with_compact_updates_and_steps(
     """berlin is behind a bridge: it fetches one whole model, and steps from then on."""
 
     async def main() -> None:
-        async with AsyncExitStack() as stack:
-            f = await stack.enter_async_context(
-                federation(tmp_path, broker, tolerances={"rounds": 3, "promotion_margin": 100.0, "site_limit": 100.0})
-            )
-            berlin = stack.enter_context(mosquitto())
-            at_berlin = await stack.enter_async_context(plant(f, "berlin", berlin))
-            await start_bridge(f, "gate", berlin.url, broker.url, ("berlin",))
-            await f.start_edge("berlin", broker={"url": berlin.url})
-            await f.start_edge("lyon")
-            for participant in ("berlin", "lyon"):
-                await f.listening(participant)
-                await f.publish_boards(participant, 150)
+        tolerances = {"rounds": 3, "promotion_margin": 100.0, "site_limit": 100.0}
+        async with berlin_behind_a_bridge(tmp_path, broker, tolerances=tolerances) as (f, at_berlin):
             await f.start_aggregator(wide_model, encodings=[name], downlink=name)
             await f.until(lambda: f.rests, "the last round", timeout_s=90)
             current, history = f.view.current, f.view.history

@@ -6,7 +6,6 @@ import asyncio
 import json
 import subprocess
 import sys
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,9 @@ from edge.models import ModelStore
 from edge.outbox import Belonging, Outbox
 from edge.store import SampleStore
 from tests.aio import run
-from tests.e2e.bridged import plant, start_bridge
+from tests.e2e.bridged import berlin_behind_a_bridge
 from tests.e2e.federation import NUMPY_TRAINER, Federation, federation
-from tests.servers import Server, mosquitto
+from tests.servers import Server
 from uns_topics.controls import full_bytes
 from uns_topics.plan import Plan
 from uns_topics.tensors import Vector, vector_sha256
@@ -107,18 +106,9 @@ def test_a_late_joiner_gets_the_whole_version_and_others_its_step(
     """berlin is behind a bridge, which passes steps and no whole model from the second round on."""
 
     async def main() -> None:
-        async with AsyncExitStack() as stack:
-            # 150 boards are enough for two rounds at most; every further one waits for more.
-            tolerances = {"rounds": 5, "min_new_samples": 60, **LENIENT}
-            f = await stack.enter_async_context(federation(tmp_path, broker, tolerances=tolerances))
-            berlin = stack.enter_context(mosquitto())
-            at_berlin = await stack.enter_async_context(plant(f, "berlin", berlin))
-            await start_bridge(f, "gate", berlin.url, broker.url, ("berlin",))
-            await f.start_edge("berlin", broker={"url": berlin.url})
-            await f.start_edge("lyon")
-            for participant in ("berlin", "lyon"):
-                await f.listening(participant)
-                await f.publish_boards(participant, 150)
+        # 150 boards are enough for two rounds at most; every further one waits for more.
+        tolerances = {"rounds": 5, "min_new_samples": 60, **LENIENT}
+        async with berlin_behind_a_bridge(tmp_path, broker, tolerances=tolerances) as (f, at_berlin):
             await f.start_aggregator(wide_model, encodings=["ternary"], downlink="ternary", **training(3))
             await f.until(lambda: f.summary(1), "round 1", timeout_s=60)
             await f.start_edge("porto")

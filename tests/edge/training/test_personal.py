@@ -17,6 +17,7 @@ from edge.store import SampleStore
 from edge.trainer_client import TrainerProcess
 from edge.training.export import make_model
 from edge.updates import TrainedUpdate
+from edge.variants import Served
 from edge.workshop import Workshop
 from tests.aio import run
 from tests.edge.training.cases import make_contract
@@ -115,16 +116,22 @@ async def workshop(folder: Path, template: Template, variants: tuple[Variant, ..
         store.close()
 
 
+async def current(made: Workshop, template: Template, number: int, vector: Vector) -> tuple[VersionManifest, Served]:
+    """A version becomes current. Returns: its manifest, and what runs until it was reviewed."""
+    manifest = manifest_of(template, number, vector)
+    assert await made.verify(manifest, vector_bytes(vector)) is None
+    await made.keep(manifest, {number: manifest})
+    return manifest, made.offer(manifest)
+
+
 def test_a_plant_unlike_the_others_runs_its_own_model_and_goes_on_with_it_after_a_restart(tmp_path: Path) -> None:
     template, vector = make_model(CONTRACT, Network(kind="mlp", hidden=(16,)), seed=1)
     everyone = tuple(Variant)
 
     async def main() -> None:
         async with workshop(tmp_path, template, everyone) as made:
-            first = manifest_of(template, 1, vector)
-            assert await made.verify(first, vector_bytes(vector)) is None
-            await made.keep(first, {1: first})
-            assert made.offer(first).variant is Variant.GLOBAL
+            first, runs = await current(made, template, 1, vector)
+            assert runs.variant is Variant.GLOBAL
             await made.mark_served(first)
             assert isinstance(await made.train(round_of(first)), TrainedUpdate)
             # The others' updates took the global model nowhere: it is as it was made.
@@ -167,10 +174,7 @@ def test_what_is_tuned_for_this_plant_alone_leaves_the_global_version_s_own_tens
 
     async def main() -> None:
         async with workshop(tmp_path, template, tuple(Variant)) as made:
-            first = manifest_of(template, 1, vector)
-            assert await made.verify(first, vector_bytes(vector)) is None
-            await made.keep(first, {1: first})
-            made.offer(first)
+            first, _ = await current(made, template, 1, vector)
             assert isinstance(await made.train(round_of(first)), TrainedUpdate)
             own = table.gather(made.fitted(first).vector, Role.LOCAL)
             assert not np.array_equal(own, table.gather(vector, Role.LOCAL))
@@ -194,10 +198,7 @@ def test_a_site_that_allows_the_global_model_alone_runs_it_and_still_hears_of_th
 
     async def main() -> None:
         async with workshop(tmp_path, template, (Variant.GLOBAL,)) as made:
-            first = manifest_of(template, 1, vector)
-            assert await made.verify(first, vector_bytes(vector)) is None
-            await made.keep(first, {1: first})
-            made.offer(first)
+            first, _ = await current(made, template, 1, vector)
             assert isinstance(await made.train(round_of(first)), TrainedUpdate)
             found = await made.review(first, final=False)
             assert found.evaluation is not None
@@ -215,10 +216,7 @@ def test_a_plant_without_labels_is_evaluated_by_its_reconstruction_error(tmp_pat
 
     async def main() -> None:
         async with workshop(tmp_path, template, tuple(Variant)) as made:
-            first = manifest_of(template, 1, vector)
-            assert await made.verify(first, vector_bytes(vector)) is None
-            await made.keep(first, {1: first})
-            made.offer(first)
+            first, _ = await current(made, template, 1, vector)
             assert isinstance(await made.train(round_of(first)), TrainedUpdate)
             compared = await made.compare(first, first)
             assert compared.select.n > 100
@@ -239,10 +237,7 @@ def test_a_worse_version_is_not_run_where_the_one_before_is_surely_better(tmp_pa
 
     async def main() -> None:
         async with workshop(tmp_path, template, (Variant.GLOBAL, Variant.LAST_GOOD)) as made:
-            first = manifest_of(template, 1, vector)
-            assert await made.verify(first, vector_bytes(vector)) is None
-            await made.keep(first, {1: first})
-            made.offer(first)
+            first, _ = await current(made, template, 1, vector)
             trained = await made.train(round_of(first))
             assert isinstance(trained, TrainedUpdate)
             await made.review(first, final=True)  # tunes a personal model, which is as good as this plant gets
@@ -251,10 +246,8 @@ def test_a_worse_version_is_not_run_where_the_one_before_is_surely_better(tmp_pa
             assert good is not None
             versions = [(2, good), (3, -vector)]
             for number, values in versions:
-                manifest = manifest_of(template, number, values)
-                assert await made.verify(manifest, vector_bytes(values)) is None
-                await made.keep(manifest, {number: manifest})
-                assert made.offer(manifest).version == number
+                manifest, runs = await current(made, template, number, values)
+                assert runs.version == number
                 found = await made.review(manifest, final=False)
                 assert found.serves is not None
                 assert found.serves.version == 2
