@@ -24,6 +24,7 @@ from edge.dataset import Dataset
 from edge.ingest import Effect, LabelSet, RunEnded, SampleReady
 from edge.labels import LabelRecord, is_timely, remaining_steps, revised
 from edge.splits import NO_GROUP, SAID, split
+from edge.store_lock import StoreLock, StoreLocked
 from uns_topics.contract import ClassLabel, Contract, DeclaredContext
 
 log = logging.getLogger("headgate.edge")
@@ -51,6 +52,7 @@ CREATE TABLE samples (
 CREATE INDEX samples_segment ON samples (segment, stop) WHERE segment IS NOT NULL;
 CREATE INDEX samples_labelled ON samples (instance, matures_s) WHERE label IS NOT NULL;
 CREATE INDEX samples_unlabelled ON samples (instance) WHERE matures_s IS NULL;
+CREATE INDEX samples_time ON samples (time_s);
 CREATE TABLE labels (
     instance INTEGER NOT NULL, key TEXT NOT NULL, value REAL NOT NULL, source TEXT NOT NULL,
     precedence INTEGER NOT NULL, revision INTEGER NOT NULL, time_s REAL NOT NULL, PRIMARY KEY (instance, key)
@@ -67,6 +69,10 @@ CREATE VIEW matured AS SELECT s.* FROM samples s JOIN instances i ON i.id = s.in
 
 class StoreError(Exception):
     """A file that is no sample store of ours, or one whose samples were made under another contract."""
+
+
+class StoreBusy(StoreError):
+    """Another process has the store: an edge that runs, or a backfill."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,17 +114,26 @@ class SampleStore:
 
     Args:
         path: the SQLite file, made where there is none.
-        max_samples: beyond it the oldest samples are dropped, with their labels, rows and predictions.
+        max_samples: beyond it the oldest samples by event time are dropped, with their labels, rows and predictions;
+            what is older than the newest that was dropped is not taken any more.
 
     Raises:
-        StoreError: no sample store, or one of a later release.
+        StoreError: no sample store, or one of a later release. StoreBusy: another process has it.
     """
 
     def __init__(self, path: Path, *, max_samples: int = 1_000_000) -> None:
         self._path = path
         self._max_samples = max_samples
         self._lock = threading.RLock()
-        self._db = self._open()
+        try:
+            self._file_lock = StoreLock(path)
+        except StoreLocked:
+            raise StoreBusy(f"{path} is in use: its edge runs, or a backfill does; stop that first") from None
+        try:
+            self._db = self._open()
+        except BaseException:
+            self._file_lock.release()
+            raise
         self._instances: dict[str, int] = {}
         self._groups: dict[tuple[int, str], int] = {}
         self._segments: dict[tuple[int, int, float], int] = {}
@@ -150,11 +165,13 @@ class SampleStore:
         self._segments.clear()
         self._samples = int(self._db.execute("SELECT count(*) FROM samples").fetchone()[0])
         self._labels = int(self._db.execute("SELECT count(*) FROM labels").fetchone()[0])
+        self._dropped_until_s = float(self.get("_dropped-until") or "-inf")
 
     def close(self) -> None:
         """Close the file; what was added is in it."""
         with self._lock:
             self._db.close()
+            self._file_lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -248,6 +265,7 @@ class SampleStore:
                 raise
 
     def _add_samples(self, samples: list[SampleReady]) -> None:
+        samples = [s for s in samples if s.time_s > self._dropped_until_s]
         if not samples:
             return
         before = self._db.execute("SELECT coalesce(max(id), 0) FROM samples").fetchone()[0]
@@ -296,6 +314,8 @@ class SampleStore:
             "SELECT time_s FROM samples WHERE instance = ? AND key = ?", (instance, said.key)
         ).fetchone()
         if sample is not None and not is_timely(sample[0], said.time_s, said.matures_after_s):
+            return
+        if sample is None and said.time_s <= self._dropped_until_s:
             return
         found = self._db.execute(
             "SELECT value, source, precedence, revision, time_s FROM labels WHERE instance = ? AND key = ?",
@@ -353,18 +373,23 @@ class SampleStore:
 
     def _drop_samples(self, count: int) -> None:
         db = self._db
-        last = db.execute("SELECT id FROM samples ORDER BY id LIMIT 1 OFFSET ?", (count - 1,)).fetchone()[0]
-        matured = db.execute("SELECT count(*) FROM matured WHERE id <= ?", (last,)).fetchone()[0]
+        db.execute("CREATE TEMP TABLE IF NOT EXISTS dropping (id INTEGER PRIMARY KEY)")
+        db.execute("DELETE FROM dropping")
+        db.execute("INSERT INTO dropping SELECT id FROM samples ORDER BY time_s, id LIMIT ?", (count,))
+        matured = db.execute("SELECT count(*) FROM matured WHERE id IN dropping").fetchone()[0]
         self._put("_dropped", str(self._number("_dropped") + matured).encode())
+        newest_s = db.execute("SELECT max(time_s) FROM samples WHERE id IN dropping").fetchone()[0]
+        self._dropped_until_s = max(self._dropped_until_s, newest_s)
+        self._put("_dropped-until", repr(self._dropped_until_s).encode())
         touched = db.execute(
-            "SELECT DISTINCT segment FROM samples WHERE id <= ? AND segment IS NOT NULL", (last,)
+            "SELECT DISTINCT segment FROM samples WHERE id IN dropping AND segment IS NOT NULL"
         ).fetchall()
         dropped = db.execute(
-            "DELETE FROM labels WHERE (instance, key) IN (SELECT instance, key FROM samples WHERE id <= ?)", (last,)
+            "DELETE FROM labels WHERE (instance, key) IN (SELECT instance, key FROM samples WHERE id IN dropping)"
         )
         self._labels -= dropped.rowcount
-        db.execute("DELETE FROM samples WHERE id <= ?", (last,))
-        db.execute("DELETE FROM predictions WHERE sample <= ?", (last,))
+        db.execute("DELETE FROM samples WHERE id IN dropping")
+        db.execute("DELETE FROM predictions WHERE sample IN dropping")
         db.executemany(
             "DELETE FROM rows WHERE segment = ?1 AND step < (SELECT coalesce(min(start), 1 << 60) FROM samples"
             " WHERE segment = ?1)",
@@ -416,6 +441,17 @@ class SampleStore:
             matured = self._matured()
             ever = matured + self._number("_dropped")
             return StoreCounts(self._samples, matured, max(0, ever - self._number("_marked")))
+
+    def labelled(self) -> int:
+        """Samples that have a label, matured or not."""
+        with self._lock:
+            return int(self._db.execute("SELECT count(*) FROM samples WHERE label IS NOT NULL").fetchone()[0])
+
+    def matured_classes(self) -> dict[int, int]:
+        """Matured samples per class index."""
+        with self._lock:
+            found = self._db.execute("SELECT label, count(*) FROM matured WHERE label IS NOT NULL GROUP BY label")
+            return {int(value): int(count) for value, count in found}
 
     @property
     def matured_at_dataset(self) -> int:

@@ -12,7 +12,7 @@ from edge.dataset import Part
 from edge.ingest import Ingest, LabelSet, Problem, RunEnded, SampleReady
 from edge.labels import LabelRecord
 from edge.splits import NO_GROUP
-from edge.store import SampleStore, StoredPrediction, StoreError
+from edge.store import SampleStore, StoreBusy, StoredPrediction, StoreError
 from tests.edge.examples import engine_contract, engine_ingest, flat, solder_contract
 from uns_topics.contract import Contract
 
@@ -162,6 +162,39 @@ def test_the_oldest_are_dropped_with_all_that_hangs_on_them(path: Path) -> None:
     with sqlite3.connect(path) as db:
         for table in ("labels", "predictions", "groups"):
             assert db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] <= 100
+
+
+def test_history_that_comes_after_newer_samples_pushes_none_of_them_out(path: Path) -> None:
+    with SampleStore(path, max_samples=100) as store:
+        store.add([sample(n) for n in range(1000, 1050)])
+        for _ in range(2):
+            for start in range(0, 500, 50):
+                store.add([effect for n in range(start, start + 50) for effect in (sample(n), label(n, 1.0))])
+            later(store)
+            counts = store.counts()
+            assert 98 <= counts.samples <= 100
+            kept = store.dataset(CONTRACT).times.tolist()
+            assert kept == [float(n) for n in range(500 - len(kept), 500)]
+            assert store.label("Werk Süd/1", "B7") is None
+    with SampleStore(path, max_samples=100) as store:
+        store.add([sample(7)])
+        assert store.counts() == counts
+
+
+def test_a_store_has_one_writer(path: Path) -> None:
+    with SampleStore(path) as store:
+        with pytest.raises(StoreBusy, match="in use"):
+            SampleStore(path)
+        store.add([sample(1)])
+    with SampleStore(path) as store:
+        assert store.counts().samples == 1
+
+
+def test_a_file_that_is_no_store_is_not_kept_locked(path: Path) -> None:
+    path.write_bytes(b"not a database, but long enough to be read as one" * 100)
+    for _ in range(2):
+        with pytest.raises(StoreError, match="not a database"):
+            SampleStore(path)
 
 
 def test_labels_without_samples_are_bounded(path: Path) -> None:
