@@ -91,6 +91,7 @@ def cells(
 ) -> dict[int, dict[str, Moments]]:
     """Moments by context slot and feature; slot 0 pools all rows; cells under `minimum` rows are left out.
 
+    Where fewer rows than that would be left of slot 0 without the other cells, the smallest of those is left out too.
     Args: values: shape (n, F), raw units, NaN = missing; slots: shape (n,), from `context_slots`.
     """
     scaled = scale(values, contract)
@@ -105,7 +106,16 @@ def cells(
             for i, name in enumerate(contract.feature_names)
             if n[i] >= minimum
         }
+    for name in contract.feature_names:
+        told = sorted((by_feature[name].n, slot) for slot, by_feature in found.items() if slot and name in by_feature)
+        if told and not is_hidden(found[0][name].n - sum(n for n, _ in told), minimum):
+            del found[told[0][1]][name]
     return {slot: by_feature for slot, by_feature in found.items() if by_feature}
+
+
+def is_hidden(rest: int, minimum: int = MIN_CELL) -> bool:
+    """Whether what is left of a total is no cell of a few rows. Args: rest: rows that only the total tells of."""
+    return rest == 0 or rest >= minimum
 
 
 def pool(participants: Iterable[Cells], cap: float = 0.5) -> dict[int, dict[str, Moments]]:

@@ -75,13 +75,24 @@ def test_moments_of_four_numbers() -> None:
 
 
 def test_cells_by_slot_and_slot_0_pools_them_all() -> None:
-    values = rows(*[(200, 0)] * 3, *[(300, 0)] * 2)
-    slots = np.array([1, 1, 1, 2, 2])
+    values = rows(*[(200, 0)] * 3, *[(300, 0)] * 2, *[(300, 5)] * 2)
+    slots = np.array([1, 1, 1, 2, 2, 3, 3])
     found = cells(values, slots, make_contract(), minimum=3)
     assert found.keys() == {0, 1}
-    assert found[0]["temperature"].n == 5
-    assert found[0]["temperature"].mean == pytest.approx(0.4)
+    assert found[0]["temperature"].n == 7
+    assert found[0]["temperature"].mean == pytest.approx(4 / 7)
     assert found[1]["temperature"].mean == 0.0
+
+
+def test_a_few_rows_don_t_follow_from_what_else_is_told() -> None:
+    values = rows(*[(200, 0)] * 5, *[(250, 0)] * 3, *[(300, 0)] * 2)
+    slots = np.array([1] * 5 + [2] * 3 + [3] * 2)
+    assert cells(values[:8], slots[:8], make_contract(), minimum=3).keys() == {0, 1, 2}  # nothing is left over
+    assert cells(values, slots, make_contract(), minimum=3).keys() == {0, 1}  # else the last two would be
+    only_one = rows(*[(200, 0)] * 5, *[(300, NAN)] * 2)
+    found = cells(only_one, np.array([1] * 5 + [3] * 2), make_contract(), minimum=3)
+    assert found[0].keys() == {"temperature", "volume"}
+    assert found[1].keys() == {"volume"}  # of which slot 3 has none
 
 
 def test_fewer_than_ten_rows_are_never_told() -> None:
