@@ -17,7 +17,7 @@ from edge.models import BATCH_ROWS, Model
 from edge.variants import gains
 from uns_topics.contract import ClassLabel, Contract, NoLabel
 from uns_topics.presence import Variant
-from uns_topics.reports import FeatureCell, ModelName, PartScores, Statistics
+from uns_topics.reports import ModelName, PartScores
 from uns_topics.standardisation import Moments, cells, class_weights, context_slots
 
 Outputs = npt.NDArray[np.float32]
@@ -81,32 +81,24 @@ class Snapshot:
         truth = truth_of(cap(self.dataset.labels[index], self.contract), self.contract)
         return gains(self.contract.metric, truth, running, others, self.dataset.groups[index])
 
-    def statistics(self, generation: int) -> Statistics:
-        """What is published of the training part."""
-        return Statistics(
-            generation=generation,
-            rows=len(self.dataset.of(Part.TRAIN)),
-            label_counts=self._label_counts,
-            cells=tuple(
-                FeatureCell(slot=slot, feature=name, moments=moments)
-                for slot, features in self.cells().items()
-                for name, moments in features.items()
-            ),
-        )
-
-    def cells(self) -> dict[int, dict[str, Moments]]:
-        """Statistics of the training part: each row once, however many windows share it."""
+    def training_rows(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """Each row of the training part once, however many windows share it: shape (n, F); its context slot: (n,)."""
         train = self.dataset.of(Part.TRAIN)
         stops, first = np.unique(self.dataset.windows[train, 1] - 1, return_index=True)
         rows, declared = self.dataset.rows[stops], self.dataset.contexts[train][first]
-        return cells(rows, context_slots(rows, declared, self.contract), self.contract)
+        return rows, context_slots(rows, declared, self.contract)
+
+    def cells(self) -> dict[int, dict[str, Moments]]:
+        """Moments of the training part, by context slot and feature."""
+        return cells(*self.training_rows(), self.contract)
 
     def class_weights(self) -> tuple[float, ...]:
         """Those of this plant alone."""
-        return class_weights(self._label_counts)
+        return class_weights(self.label_counts)
 
     @property
-    def _label_counts(self) -> tuple[int, ...]:
+    def label_counts(self) -> tuple[int, ...]:
+        """Rows of the training part by class."""
         label = self.contract.label
         if not isinstance(label, ClassLabel):
             return ()

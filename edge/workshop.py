@@ -20,6 +20,7 @@ from edge.models import Model, ModelRefused, ModelStore, OwnModel, open_own, ope
 from edge.own_models import OwnModels
 from edge.review import Review, contenders, review
 from edge.scoring import Snapshot
+from edge.statistics import say, statistics_of
 from edge.store import SampleStore
 from edge.trainer_client import TrainerError, TrainerProcess
 from edge.trainer_desk import TrainerDesk
@@ -290,7 +291,10 @@ class Workshop:
     async def statistics(self, generation: int) -> Statistics | None:
         """This generation's statistics of the training part."""
         snapshot = await self._freeze(("statistics", generation))
-        return await on(self._scoring, lambda: snapshot.statistics(generation))
+        plan = self._plan
+        assert plan is not None  # the snapshot is of its contract
+        fresh = await on(self._scoring, lambda: statistics_of(snapshot, generation, plan.chunk_bytes))
+        return await on(self._store_thread, lambda: say(self._store, plan.template.sha256, fresh))
 
     # Training --------------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from uns_topics.codes import Code, DataProblem
 from uns_topics.contract import Metric
 from uns_topics.model import Count, Identifier, Sha256, TransferId, Value, Version
 from uns_topics.presence import Variant
+from uns_topics.sketch import Sketch
 from uns_topics.standardisation import Moments
 
 HISTOGRAM_BINS = 64
@@ -22,11 +23,12 @@ HISTOGRAM_BINS = 64
 
 
 class FeatureCell(Value):
-    """Moments of the range-scaled values of one feature at one context slot (0: all rows)."""
+    """What is told of one feature at one context slot (0: all rows), values clipped to the contract's range."""
 
     slot: int = Field(ge=0, le=1024)
     feature: Identifier
-    moments: Moments
+    moments: Moments = Field(description="of the values scaled to the range")
+    sketch: Sketch | None = Field(default=None, description="quantiles; of slot 0 alone, left out where it's too long")
 
 
 class Statistics(Value):

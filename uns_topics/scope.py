@@ -13,8 +13,9 @@ from uns_topics.encodings import ENCODINGS
 from uns_topics.model import Value
 from uns_topics.plan import Plan
 from uns_topics.presence import ParticipantStatus
-from uns_topics.reports import HISTOGRAM_BINS, DataQuality, Evaluation, ModelScores, PartScores, Statistics
-from uns_topics.standardisation import MIN_CELL, Moments
+from uns_topics.reports import HISTOGRAM_BINS, DataQuality, Evaluation, FeatureCell, ModelScores, PartScores, Statistics
+from uns_topics.sketch import grid_of
+from uns_topics.standardisation import MIN_CELL, Moments, is_hidden
 
 _ROUNDING = 1e-6
 """Relative slack for sums in float64: a sum of squares of values in [0, 1] is never above their sum."""
@@ -64,8 +65,33 @@ def statistics_problem(statistics: Statistics, contract: Contract) -> str | None
         if key in seen:
             return f"two cells of feature {cell.feature} at slot {cell.slot}"
         seen.add(key)
-        if (wrong := _moments_problem(cell.moments)) is not None:
+        if (wrong := _moments_problem(cell.moments) or _sketch_problem(cell, contract)) is not None:
             return f"feature {cell.feature} at slot {cell.slot}: {wrong}"
+    return _difference_problem(statistics.cells)
+
+
+def _sketch_problem(cell: FeatureCell, contract: Contract) -> str | None:
+    sketch = cell.sketch
+    if sketch is None:
+        return None
+    if cell.slot:
+        return "a sketch of one operating point"
+    if not sketch.fits(grid_of(contract.features[contract.feature_names.index(cell.feature)])):
+        return "a bin that the contract's range doesn't have"
+    if sketch.n != cell.moments.n:
+        return f"a sketch of {sketch.n} rows beside moments of {cell.moments.n}"
+    return None
+
+
+def _difference_problem(cells: tuple[FeatureCell, ...]) -> str | None:
+    """All rows without those that are told by operating point are a cell as well."""
+    rest = {cell.feature: cell.moments.n for cell in cells if cell.slot == 0}
+    for cell in cells:
+        if cell.slot and cell.feature in rest:
+            rest[cell.feature] -= cell.moments.n
+    for feature, rows in rest.items():
+        if not is_hidden(rows):
+            return f"feature {feature}: {rows} rows follow from the difference between cells"
     return None
 
 

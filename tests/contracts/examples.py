@@ -41,6 +41,7 @@ from uns_topics.rounds import (
     RoundSummary,
     VersionManifest,
 )
+from uns_topics.sketch import Sketch
 from uns_topics.standardisation import Moments
 from uns_topics.template import Lineage, Network, TemplateInfo, make_template
 from uns_topics.tensors import Role, Tensor, TensorTable, vector_bytes, vector_sha256
@@ -181,7 +182,14 @@ BODIES: dict[Kind, Value] = {
         generation=1,
         rows=720,
         label_counts=(650, 70),
-        cells=(FeatureCell(slot=0, feature="paste_volume", moments=Moments(n=720, sum=288.0, sum_squares=120.5)),),
+        cells=(
+            FeatureCell(
+                slot=0,
+                feature="paste_volume",
+                moments=Moments(n=720, sum=288.0, sum_squares=120.5),
+                sketch=Sketch(steps=(210, 1, 12), rows=(200, 310, 210)),
+            ),
+        ),
     ),
     Kind.UPDATE_MANIFEST: UPDATE_MANIFEST,
     Kind.EVALUATION: Evaluation(

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from tests.contracts.examples import BODIES, SCORES
+from uns_topics.contract import Contract
 from uns_topics.model import Value
 from uns_topics.plan import Plan
-from uns_topics.scope import needs_plan, report_problem
+from uns_topics.reports import Statistics
+from uns_topics.scope import needs_plan, report_problem, statistics_problem
 from uns_topics.standardisation import MIN_CELL
 from uns_topics.topics import Kind
 
@@ -27,6 +29,27 @@ def changed(kind: Kind, **fields: Any) -> Value:
     return type(body).model_validate_json(json.dumps(content))
 
 
+@pytest.mark.parametrize(("told", "passes"), [(720, True), (711, False), (710, True), (721, False)])
+def test_a_few_rows_that_follow_from_a_difference(told: int, passes: bool) -> None:
+    context = {"kind": "declared", "name": "product", "values": ["A"]}
+    contract = Contract.model_validate({**PLAN.contract.model_dump(mode="json"), "context": context})
+    cells = [CELL, {**CELL, "slot": 1, "moments": {**CELL["moments"], "n": told}}]
+    body = changed(Kind.STATISTICS, cells=cells)
+    assert isinstance(body, Statistics)
+    assert (statistics_problem(body, contract) is None) is passes
+
+
+def test_a_sketch_is_of_all_rows() -> None:
+    context = {"kind": "declared", "name": "product", "values": ["A"]}
+    contract = Contract.model_validate({**PLAN.contract.model_dump(mode="json"), "context": context})
+    sketch = {"steps": [1, 381], "rows": [20, 700]}
+    whole, part = (changed(Kind.STATISTICS, cells=[{**CELL, "slot": slot, "sketch": sketch}]) for slot in (0, 1))
+    assert isinstance(whole, Statistics)
+    assert isinstance(part, Statistics)
+    assert statistics_problem(whole, contract) is None
+    assert statistics_problem(part, contract) is not None
+
+
 @pytest.mark.parametrize("kind", REPORTS)
 def test_an_honest_report_names_what_the_plan_declares(kind: Kind) -> None:
     assert report_problem(BODIES[kind], PLAN) is None
@@ -41,7 +64,7 @@ def test_which_reports_only_a_plan_can_judge() -> None:
     assert report_problem(BODIES[Kind.STATUS], None) is None
 
 
-CELL = {"slot": 0, "feature": "paste_volume", "moments": {"n": 720, "sum": 288.0, "sum_squares": 120.5}}
+CELL: dict[str, Any] = {"slot": 0, "feature": "paste_volume", "moments": {"n": 720, "sum": 288.0, "sum_squares": 120.5}}
 SECRET = "serial_4711"
 
 
@@ -61,6 +84,8 @@ def with_histogram(name: str, bins: list[list[int]]) -> Value:
         changed(Kind.STATISTICS, cells=[{**CELL, "moments": {"n": 20, "sum": 4711.0, "sum_squares": 1.0}}]),
         changed(Kind.STATISTICS, cells=[{**CELL, "moments": {"n": 20, "sum": 10.0, "sum_squares": 1.0}}]),
         changed(Kind.STATISTICS, label_counts=[1, 2, 3]),
+        changed(Kind.STATISTICS, cells=[{**CELL, "sketch": {"steps": [383], "rows": [720]}}]),
+        changed(Kind.STATISTICS, cells=[{**CELL, "sketch": {"steps": [382], "rows": [719]}}]),
         changed(Kind.EVALUATION, metric="rmse"),
         with_histogram(SECRET, [[64, 40]]),
         with_histogram("good", [[32, 20], [32, 20]]),
