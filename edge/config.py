@@ -30,6 +30,12 @@ class InferenceConfig(FileValue):
         default=None, max_length=512, description="publish below this path instead of beside the plant's own tags"
     )
     max_batch: int = Field(default=64, ge=1, le=4096, description="samples of one inference run under load")
+    stale_after_s: float | None = Field(
+        default=None, gt=0, description="age without samples at which an instance is stale; default: ten usual gaps"
+    )
+    replayed_after_s: float = Field(
+        default=120.0, gt=0, description="a sample that comes later than usual by more is a replayed one"
+    )
     variants: tuple[Variant, ...] = Field(
         default=tuple(Variant), description="models that may run here where they are surely better; global always may"
     )

@@ -141,6 +141,14 @@ class Outputs:
                 leaves += self._state(prediction)
         return leaves
 
+    def restore(self, instance: str, time_s: float) -> None:
+        """What an earlier process published last: state leaves don't go behind it. Args: time_s: event time."""
+        self._newest[instance] = time_s
+
+    def published_s(self, instance: str) -> float | None:
+        """Event time of an instance's state leaves; None where there are none."""
+        return self._newest.get(instance)
+
     def stale(self, instance: str) -> list[Leaf]:
         """What says that an instance's inputs have stopped; its last value is left as it is."""
         newest = self._newest.get(instance)

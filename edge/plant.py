@@ -15,18 +15,31 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
+from dataclasses import dataclass
 
 import numpy as np
 
 from broker_bridge.link import Link
 from broker_bridge.session import Connector, Message, PublishRefused, Session, SessionLost, Will
 from broker_bridge.threads import on
-from edge.ingest import Effect, Ingest, Problem, SampleReady
+from edge.backlog import follow
+from edge.ingest import Effect, Ingest, LabelSet, Problem, SampleReady
+from edge.inputs import InputCheck
+from edge.instance_memory import InstanceMemory
 from edge.inventory import Inventory
-from edge.outputs import Leaf, Outputs, Prediction, alive_topic
-from edge.quality import QualityCounters
+from edge.outputs import (
+    QUALITY_GOOD,
+    QUALITY_REPLAYED,
+    QUALITY_UNCERTAIN,
+    Leaf,
+    Outputs,
+    Prediction,
+    alive_topic,
+)
+from edge.quality import Judgement, Observed, QualityCounters
 from edge.sparkplug import RebirthRequest
 from edge.sparkplug_host import HostState
+from edge.staleness import Staleness
 from edge.store import SampleStore, StoredPrediction
 from edge.variants import Served
 from uns_topics.reports import DataQuality
@@ -38,6 +51,18 @@ MAX_WAITING = 100_000
 BATCH_EFFECTS = 2_000
 WARN_EVERY_S = 30.0
 """A reason for dropping messages is logged once in this time, with its count."""
+MEMORY_KEY = "instance:"
+"""Prefix in the store of what is remembered of an instance."""
+REPLAYED_AFTER_S = 120.0
+"""By default; see `edge.backlog`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """A sample to infer on. Attributes: replayed: it comes later after its event than is usual."""
+
+    sample: SampleReady
+    replayed: bool
 
 
 class Plant:
@@ -48,9 +73,12 @@ class Plant:
         outputs: what leaves are published and how.
         home: the path under which the edge's own `alive` leaf stands.
         store, executor: the sample store and the single thread that it is used from.
+        inputs: what inputs alone say against an answer.
         quality: counts what the samples look like.
         on_stored: called on the loop after each stored batch.
         host: id of the Sparkplug host that this edge is, if it is one.
+        stale_after_s: age without samples at which an instance is stale; None: derived.
+        replayed_after_s: see `edge.backlog`.
     """
 
     def __init__(
@@ -65,10 +93,14 @@ class Plant:
         home: str,
         outputs: Outputs,
         max_batch: int,
+        inputs: InputCheck,
         quality: QualityCounters,
         on_stored: Callable[[], None],
         host: str | None = None,
+        stale_after_s: float | None = None,
+        replayed_after_s: float = REPLAYED_AFTER_S,
         wall_clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ingest = ingest
         self._store = store
@@ -80,7 +112,18 @@ class Plant:
         self._inventory = Inventory(store)
         self._alive = alive_topic(home, federation, participant)
         self._served: Served | None = None
-        self._newest: dict[str, SampleReady] = {}
+        self._inputs = inputs
+        self._replayed_after_s = replayed_after_s
+        self._clock = clock
+        self._newest: dict[str, _Input] = {}
+        self._memory = {path: InstanceMemory.load(raw) for path, raw in store.named(MEMORY_KEY).items()}
+        self._staleness = Staleness(stale_after_s)
+        self._stale_due = asyncio.Event()
+        for path, known in self._memory.items():
+            if known.published_s is not None and ingest.covers(path):
+                outputs.restore(path, known.published_s)
+                self._staleness.restore(path, clock(), known.usual_s)
+        self._is_held = False
         self.quality = quality
         self._leaves: dict[str, bytes] = {}
         self._waiting: list[Effect] = []
@@ -104,16 +147,29 @@ class Plant:
     async def run(self) -> None:
         """Read, store and infer until cancelled. Raises: BrokerRefused."""
         async with asyncio.TaskGroup() as tasks:
-            beside = [tasks.create_task(self._work(), name="plant.work")]
+            beside = [
+                tasks.create_task(self._work(), name="plant.work"),
+                tasks.create_task(self._mark_stale(), name="plant.stale"),
+            ]
             if self._host is not None:
                 beside.append(tasks.create_task(self._host.run(), name="plant.host"))
             await self._link.run()
             for task in beside:
                 task.cancel()
 
-    def data_quality(self, samples: int, matured: int) -> DataQuality:
-        """What may be said of the data: shares and counts."""
-        return self.quality.report(self.problems, self._ingest.messages, samples, matured)
+    def data_quality(self, samples: int, matured: int, unlabelled: float) -> tuple[DataQuality, Judgement]:
+        """What may be said of the data (shares and counts), and what the plant's own people are told.
+
+        Args: unlabelled: share of the last samples whose label's window closed without one.
+        """
+        observed = Observed(self.counted, self._ingest.messages, self._staleness.share, unlabelled)
+        return self.quality.report(observed, samples, matured)
+
+    def hold(self, held: bool) -> None:
+        """The data-quality gate holds, or does no longer: inference goes on, as uncertain; said at once."""
+        if held != self._is_held:
+            self._is_held, self._again = held, True
+            self._wake.set()
 
     @property
     def is_up(self) -> bool:
@@ -228,18 +284,15 @@ class Plant:
                 self._problem(effect)
             elif isinstance(effect, RebirthRequest):
                 await self._ask(effect)
-        fresh = [effect for effect in batch if isinstance(effect, SampleReady)]
-        for sample in fresh:
-            self.quality.add(sample.instance, sample.values[None] if sample.rows is None else sample.rows)
-            known = self._newest.get(sample.instance)
-            if known is None or sample.time_s >= known.time_s:
-                self._newest[sample.instance] = sample
+        fresh = [self._take(effect) for effect in batch if isinstance(effect, SampleReady)]
+        self.quality.add_labels(sum(isinstance(effect, LabelSet) for effect in batch))
         if self._again:
             self._again = False
-            taken = {id(s) for s in fresh}
-            fresh += [s for s in self._newest.values() if id(s) not in taken]
+            taken = {id(one.sample) for one in fresh}
+            fresh += [one for one in self._newest.values() if id(one.sample) not in taken]
         served = self._served
         predictions = self._infer(fresh, served) if served is not None and fresh else []
+        leaves = self._outputs.messages(predictions)
         stored = [
             StoredPrediction(p.instance, p.key, p.time_s, p.version, p.value)
             for p in predictions
@@ -247,12 +300,54 @@ class Plant:
         ]
         self.inferences += len(stored)
         try:
-            await on(self._executor, lambda: self._store.add(batch, stored))
+            kept = self._remembered({one.sample.instance for one in fresh})
+            await on(self._executor, lambda: self._store.add(batch, stored, kept))
         except sqlite3.Error as error:  # a full disk ends the learning, not the inference
             self.problems["not-stored"] += len(batch) - 1
             self._problem(Problem("not-stored", "samples", str(error)))
         self._on_stored()
-        await self._publish(self._outputs.messages(predictions))
+        await self._publish(leaves)
+
+    def _take(self, sample: SampleReady) -> _Input:
+        """Count a sample, and remember what its time and its arrival tell."""
+        rows = sample.values[None] if sample.rows is None else sample.rows
+        self.quality.add(sample.instance, rows, sample.time_s)
+        memory = self._memory.setdefault(sample.instance, InstanceMemory())
+        memory.lag, replayed = follow(memory.lag, sample.time_s, sample.arrival_s, self._replayed_after_s)
+        if self._staleness.heard(sample.instance, self._clock()):
+            self._stale_due.set()
+        taken, known = _Input(sample, replayed), self._newest.get(sample.instance)
+        if known is None or sample.time_s >= known.sample.time_s:
+            self._newest[sample.instance] = taken
+        return taken
+
+    def _remembered(self, instances: set[str]) -> dict[str, bytes]:
+        """What the store keeps of these instances, by name."""
+        found = {}
+        for instance in instances:
+            memory = self._memory[instance]
+            memory.published_s = self._outputs.published_s(instance)
+            memory.usual_s = self._staleness.usual_s(instance)
+            found[f"{MEMORY_KEY}{instance}"] = memory.dump()
+        return found
+
+    async def _mark_stale(self) -> None:
+        """Say of each instance once that its inputs have stopped."""
+        while True:
+            due = self._staleness.due_s
+            try:
+                async with asyncio.timeout(None if due is None else max(0.0, due - self._clock())):
+                    await self._stale_due.wait()
+            except TimeoutError:
+                await self._say_stale(self._staleness.newly(self._clock()))
+            self._stale_due.clear()
+
+    async def _say_stale(self, instances: list[str]) -> None:
+        leaves = [leaf for instance in instances for leaf in self._outputs.stale(instance)]
+        kept = self._remembered(set(instances))
+        await self._on_executor(lambda: self._store.put_all(kept))
+        await self._publish(leaves)
+        self._on_stored()
 
     async def _ask(self, request: RebirthRequest) -> None:
         try:
@@ -262,22 +357,37 @@ class Plant:
         except PublishRefused as error:
             self._problem(Problem("rebirth-not-sent", request.topic, str(error)))
 
-    def _infer(self, samples: list[SampleReady], served: Served) -> list[Prediction]:
+    def _infer(self, taken: list[_Input], served: Served) -> list[Prediction]:
         predictions = []
-        for start in range(0, len(samples), self._max_batch):
-            part = samples[start : start + self._max_batch]
-            features = np.stack([s.values for s in part])
-            contexts = np.array([s.context for s in part], np.int64)
+        for start in range(0, len(taken), self._max_batch):
+            part = taken[start : start + self._max_batch]
+            features = np.stack([one.sample.values for one in part])
+            contexts = np.array([one.sample.context for one in part], np.int64)
+            uncertain = self._inputs.uncertain(features, contexts).tolist()
             try:
                 values = served.model.run(features, contexts).tolist()
             except Exception as error:  # onnxruntime raises many types; SCADA learns of it by the quality
                 values = [math.nan] * len(part)
                 self._problem(Problem("inference-failed", "model", f"{type(error).__name__}"))
             predictions += [
-                Prediction(s.instance, s.key, s.time_s, v, served.version, served.variant)
-                for s, v in zip(part, values, strict=True)
+                Prediction(
+                    one.sample.instance,
+                    one.sample.key,
+                    one.sample.time_s,
+                    value,
+                    served.version,
+                    served.variant,
+                    quality=self._quality(one, is_uncertain),
+                    context=self._inputs.name(one.sample.context),
+                )
+                for one, value, is_uncertain in zip(part, values, uncertain, strict=True)
             ]
         return predictions
+
+    def _quality(self, one: _Input, is_uncertain: bool) -> int:
+        if self._is_held or is_uncertain:
+            return QUALITY_UNCERTAIN
+        return QUALITY_REPLAYED if one.replayed else QUALITY_GOOD
 
     async def _publish(self, leaves: list[Leaf]) -> None:
         fresh = [leaf.topic for leaf in leaves if leaf.retain and leaf.topic not in self._leaves]

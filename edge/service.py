@@ -7,6 +7,7 @@ import logging
 import random
 import secrets
 import sqlite3
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from broker_bridge.aiomqtt_session import AiomqttConnector
@@ -21,6 +22,7 @@ from edge.config import EdgeConfig
 from edge.federation import Federation
 from edge.figures import EdgeFigures, PlantFigures, edge_sheet
 from edge.ingest import Ingest
+from edge.inputs import InputCheck
 from edge.models import ModelStore
 from edge.outputs import Outputs
 from edge.participation import Counts, Participation
@@ -42,6 +44,9 @@ log = logging.getLogger("headgate.edge")
 
 EXIT_OK, EXIT_CONFIGURATION, EXIT_BROKER = 0, 2, 4
 CONTRACT_KEY = "contract"
+QUALITY_KEY = "data-quality"
+QUALITY_KEPT_EVERY_S = 5.0
+"""Figures of the data quality are written to disk at most this often; a changed verdict at once."""
 MIN_JUDGED = 100
 """Samples below which shares say nothing about the data's quality."""
 TRAINER_AGAIN_S = 30.0
@@ -113,6 +118,7 @@ class _Edge:
         self._stored = asyncio.Event()
         self._served: Served | None = None
         self._said_quality: DataQuality | None = None
+        self._quality_kept = float("-inf")
         self._health = Health(config.health, service_registry(self._sheet))
         self._health.condition("federation", self._why_no_federation)
         self._health.condition("plant", self._why_no_plant)
@@ -195,9 +201,12 @@ class _Edge:
                 out_root=config.inference.out_root,
             ),
             max_batch=config.inference.max_batch,
-            quality=QualityCounters(contract),
+            inputs=InputCheck(contract),
+            quality=QualityCounters(contract, self._store.get(QUALITY_KEY)),
             on_stored=self._stored.set,
             host=self._signal_map.sparkplug.host if self._signal_map.sparkplug is not None else None,
+            stale_after_s=config.inference.stale_after_s,
+            replayed_after_s=config.inference.replayed_after_s,
         )
         if self._served is not None:
             self._plant.serve(self._served)
@@ -233,11 +242,25 @@ class _Edge:
         """Publish the data quality when its verdict changes or a good part more was seen; the gate's word."""
         if self._plant is None or counts.samples < MIN_JUDGED:
             return None
-        report = self._plant.data_quality(counts.samples, counts.matured)
-        said = self._said_quality
-        if said is None or said.verdict != report.verdict or report.samples >= 1.2 * said.samples:
+        plant = self._plant
+        labelled = self._contract is not None and self._contract.label.kind == "classes"
+        unlabelled = await on(self._store_thread, self._store.unlabelled) if labelled else 0.0
+        report, judged = plant.data_quality(counts.samples, counts.matured, unlabelled)
+        said, now = self._said_quality, time.monotonic()
+        is_new = said is None or _gist(said) != _gist(report)
+        if is_new or now >= self._quality_kept + QUALITY_KEPT_EVERY_S:
+            self._quality_kept = now
+            kept = plant.quality.dump()
+            await on(self._store_thread, lambda: self._store.put(QUALITY_KEY, kept))
+        if is_new and (said is not None or report.verdict != "pass"):
+            log.log(
+                logging.WARNING if report.verdict == "hold" else logging.INFO,
+                "data quality: %s%s", report.verdict, "".join(f"; {reason}" for reason in judged.reasons),
+            )  # fmt: skip
+        if said is None or is_new or report.samples >= 1.2 * said.samples:
             self._said_quality = report
             await self._federation.say(Kind.DATA_QUALITY, report)
+        plant.hold(report.verdict == "hold")
         return Reason.DATA_QUALITY if report.verdict == "hold" else None
 
     # Health ----------------------------------------------------------------------------------------------------------
@@ -291,3 +314,8 @@ class _Edge:
     def _traffic(self) -> dict[str, int]:
         plant = self._plant
         return {"bytes_kept": plant.bytes_kept, "instances": plant.instances} if plant is not None else {}
+
+
+def _gist(report: DataQuality) -> object:
+    """What is worth saying anew: the verdict, and what it is about; figures alone change with every sample."""
+    return report.verdict, frozenset((found.check, found.feature, found.verdict) for found in report.findings)

@@ -31,6 +31,10 @@ log = logging.getLogger("headgate.edge")
 
 SCHEMA_VERSION = 1
 CACHED_IDS = 10_000
+RECENT_SAMPLES = 1_000
+"""Whose labels are looked for."""
+MIN_DUE = 20
+"""Samples that should have a label, below which nothing is said of the others."""
 
 _SCHEMA = """
 CREATE TABLE kv (name TEXT PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
@@ -187,6 +191,15 @@ class SampleStore:
             found = self._db.execute("SELECT content FROM kv WHERE name = ?", (name,)).fetchone()
         return bytes(found[0]) if found is not None else None
 
+    def named(self, prefix: str) -> dict[str, bytes]:
+        """All that `put` kept under names with this prefix, by the rest of the name."""
+        with self._lock:
+            found = self._db.execute(
+                "SELECT substr(name, ?), content FROM kv WHERE substr(name, 1, ?) = ?",
+                (len(prefix) + 1, len(prefix), prefix),
+            ).fetchall()
+        return {name: bytes(content) for name, content in found}
+
     def put(self, name: str, content: bytes) -> None:
         """Keep bytes under a name."""
         with self._lock:
@@ -241,10 +254,17 @@ class SampleStore:
 
     # Writing ----------------------------------------------------------------------------------------------------------
 
-    def add(self, effects: Iterable[Effect], predictions: Sequence[StoredPrediction] = ()) -> None:
+    def add(
+        self,
+        effects: Iterable[Effect],
+        predictions: Sequence[StoredPrediction] = (),
+        kept: Mapping[str, bytes] | None = None,
+    ) -> None:
         """Store a batch in one transaction: samples, then labels, ends of runs, predictions; problems are no samples.
 
         What is there already (a message that came again after a restart) changes nothing.
+
+        Args: kept: what to `put` with it.
         """
         batch = list(effects)
         with self._lock:
@@ -257,6 +277,8 @@ class SampleStore:
                     elif isinstance(effect, RunEnded):
                         self._end_run(effect)
                 self._add_predictions(predictions)
+                for name, content in (kept or {}).items():
+                    self._put(name, content)
                 self._drop_oldest()
                 self._db.execute("COMMIT")
             except BaseException:
@@ -452,6 +474,20 @@ class SampleStore:
         with self._lock:
             found = self._db.execute("SELECT label, count(*) FROM matured WHERE label IS NOT NULL GROUP BY label")
             return {int(value): int(count) for value, count in found}
+
+    def unlabelled(self) -> float:
+        """Share of the last samples whose label's window closed without one; 0 where there are too few of them.
+
+        Their order is that of their arrival: a backlog counts as what it is, the newest that was heard.
+        """
+        with self._lock:
+            due, without = self._db.execute(
+                "SELECT count(*), coalesce(sum(s.label IS NULL), 0)"
+                " FROM (SELECT instance, matures_s, label FROM samples ORDER BY id DESC LIMIT ?) s"
+                " JOIN instances i ON i.id = s.instance WHERE s.matures_s <= i.watermark_s",
+                (RECENT_SAMPLES,),
+            ).fetchone()
+        return without / due if due >= MIN_DUE else 0.0
 
     @property
     def matured_at_dataset(self) -> int:

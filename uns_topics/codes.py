@@ -92,3 +92,18 @@ class DataProblem(StrEnum):
     UNKNOWN_SPLIT = "unknown-split"
     UNMAPPED_CODE = "unmapped-code"
     WRONG_TYPE = "wrong-type"
+
+
+class QualityCheck(StrEnum):
+    """What the data-quality gate looks at; stands in `data-quality` reports."""
+
+    MISSING = "missing"
+    OUT_OF_RANGE = "out-of-range"
+    FLAT = "flat"
+    STALE = "stale"
+    DUPLICATES = "duplicates"
+    RATE = "rate"
+    UNITS = "units"
+    LABEL_LAG = "label-lag"
+    UNMAPPED = "unmapped"
+    PROBLEMS = "problems"

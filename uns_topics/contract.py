@@ -160,14 +160,40 @@ class Split(FileValue):
         return self
 
 
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
 class Quality(FileValue):
-    """Thresholds of the data-quality gate. They change nothing that a model means."""
+    """Thresholds of the data-quality gate. They change nothing that a model means.
+
+    A share above its limit holds the participant back, one above half of it warns. What has no limit only warns.
+    """
 
     min_samples: int = Field(
         default=50, ge=1, le=2**31, description="matured training samples before a participant takes part"
     )
-    max_missing: float = Field(default=0.5, gt=0, le=1, description="share of missing values in required features")
-    max_out_of_range: float = Field(default=0.2, gt=0, le=1)
+    max_missing: Share = Field(default=0.5, description="share of missing values in required features")
+    max_out_of_range: Share = 0.2
+    max_unmapped: Share = Field(default=0.5, description="share of labels whose code the signal map doesn't know")
+    max_flat: Share | None = Field(default=None, description="share of instances where a feature never changes")
+    max_stale: Share | None = Field(default=None, description="share of instances whose inputs have stopped")
+    max_duplicates: Share | None = Field(default=None, description="share of messages that came before")
+    max_unlabelled: Share | None = Field(
+        default=None, description="share of samples whose label's window closed without one"
+    )
+    min_per_hour: float | None = Field(default=None, gt=0, description="samples of an instance, by event time")
+    max_per_hour: float | None = Field(default=None, gt=0)
+    flat_rows: int = Field(default=500, ge=2, le=2**31, description="samples with the same number: it never changes")
+    min_dwell_s: float = Field(
+        default=600.0, ge=0, le=1e9, description="event time that data must be good again before a verdict softens"
+    )
+
+    @model_validator(mode="after")
+    def _rates(self) -> Self:
+        low, high = self.min_per_hour, self.max_per_hour
+        if low is not None and high is not None and not low < high:
+            raise ValueError(f"quality: min_per_hour {low} is not below max_per_hour {high}")
+        return self
 
 
 class Contract(FileValue):

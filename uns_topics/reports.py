@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from uns_topics.codes import Code, DataProblem
+from uns_topics.codes import Code, DataProblem, QualityCheck
 from uns_topics.contract import Metric
 from uns_topics.model import Count, Identifier, Sha256, TransferId, Value, Version
 from uns_topics.presence import Variant
@@ -126,13 +126,23 @@ class FeatureQuality(Value):
     out_of_range: float = Field(ge=0, le=1)
 
 
+class QualityFinding(Value):
+    """One thing that the data-quality gate warns of or holds for."""
+
+    check: QualityCheck
+    feature: Identifier | None = None
+    verdict: Literal["warn", "hold"]
+    value: float = Field(ge=0, le=1e9, description="a share; for rate: samples per hour of an instance")
+
+
 class DataQuality(Value):
-    """`up/<participant>/data-quality`, retained."""
+    """`up/<participant>/data-quality`, retained. Shares are of the last samples and messages, not since the start."""
 
     verdict: Literal["pass", "warn", "hold"]
     samples: Count
     matured: Count
     features: tuple[FeatureQuality, ...] = Field(max_length=1000)
+    findings: tuple[QualityFinding, ...] = Field(default=(), max_length=100, description="the worst first")
     problems: dict[DataProblem, Count] = Field(default_factory=dict)
 
 

@@ -133,4 +133,6 @@ def _quality_problem(body: DataQuality, contract: Contract) -> str | None:
     names = [seen.feature for seen in body.features]
     if len(set(names)) != len(names) or not set(names) <= set(contract.feature_names):
         return "a feature that the contract doesn't have, or one that stands twice"
+    if not {found.feature for found in body.findings} - {None} <= set(contract.feature_names):
+        return "a finding about a feature that the contract doesn't have"
     return None

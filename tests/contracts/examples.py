@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from uns_topics.codes import Code, DataProblem, Reason
+from uns_topics.codes import Code, DataProblem, QualityCheck, Reason
 from uns_topics.contract import Contract, Metric
 from uns_topics.encodings import ENCODINGS
 from uns_topics.envelope import Envelope, seal
@@ -29,6 +29,7 @@ from uns_topics.reports import (
     LastUpdate,
     ModelScores,
     PartScores,
+    QualityFinding,
     Statistics,
     Sums,
 )
@@ -200,10 +201,11 @@ BODIES: dict[Kind, Value] = {
         select=PartScores(n=40, models={"candidate": SCORES, "current": SCORES}, candidate_minus_current=SUMS),
     ),
     Kind.DATA_QUALITY: DataQuality(
-        verdict="pass",
+        verdict="warn",
         samples=1200,
         matured=1150,
         features=(FeatureQuality(feature="humidity", missing=1.0, out_of_range=0.0),),
+        findings=(QualityFinding(check=QualityCheck.LABEL_LAG, verdict="warn", value=0.75),),
         problems={DataProblem.BAD_QUALITY: 6},
     ),
     Kind.LAST_UPDATE: LastUpdate(

@@ -17,6 +17,7 @@ import pytest
 from broker_bridge.memory import MemoryBroker
 from broker_bridge.session import Message
 from edge.ingest import Ingest
+from edge.inputs import InputCheck
 from edge.outputs import Outputs, Profile
 from edge.plant import Plant, Served
 from edge.quality import QualityCounters
@@ -59,7 +60,9 @@ class World:
         broker: MemoryBroker | None = None,
         outputs: Outputs | None = None,
         signal_map: SignalMap = MAP,
+        stale_after_s: float | None = None,
     ) -> None:
+        self.now = NOW
         self.broker = broker or MemoryBroker()
         self.executor = ThreadPoolExecutor(1)
         self.store = SampleStore(folder / "samples.sqlite")
@@ -75,9 +78,11 @@ class World:
             home="acme/berlin/smt",
             outputs=outputs or Outputs("tiny", CONTRACT.output_name),
             max_batch=7,
+            inputs=InputCheck(CONTRACT),
             quality=QualityCounters(CONTRACT),
             on_stored=lambda: None,
-            wall_clock=lambda: NOW,
+            stale_after_s=stale_after_s,
+            wall_clock=lambda: self.now,
         )
 
     @property
@@ -93,9 +98,13 @@ class World:
 
 @asynccontextmanager
 async def running(
-    folder: Path, broker: MemoryBroker | None = None, outputs: Outputs | None = None, signal_map: SignalMap = MAP
+    folder: Path,
+    broker: MemoryBroker | None = None,
+    outputs: Outputs | None = None,
+    signal_map: SignalMap = MAP,
+    stale_after_s: float | None = None,
 ) -> AsyncIterator[World]:
-    world = World(folder, broker, outputs, signal_map)
+    world = World(folder, broker, outputs, signal_map, stale_after_s)
     try:
         async with (
             world.broker.connector().connect("scada", on_message=world.seen) as session,
@@ -326,5 +335,79 @@ def test_what_an_earlier_configuration_published_is_cleared_and_nothing_else(tmp
             left = {topic for topic in broker.retained if topic in old}
             assert left == {"acme/berlin/smt/_inference/tiny/_edge/berlin/alive"}
             assert "acme/berlin/smt/line1/spi" in broker.retained
+
+    run(main())
+
+
+def test_inputs_that_nobody_trained_on_make_an_answer_uncertain(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path) as world:
+            world.plant.serve(served(1))
+            world.plant.on_message(board(1, x0=4))
+            world.plant.on_message(board(2, x0=400))
+            world.plant.on_message(board(3, x0=4))
+            await world.until(lambda: len(world.events) == 3)
+            assert [event["quality"] for event in world.events] == [192, 256, 192]
+            world.plant.hold(True)
+            await world.until(lambda: world.leaf("quality") == 256)  # said at once, of the newest sample
+            world.plant.on_message(board(4))
+            await world.until(lambda: world.events[-1]["key"] == "B4")
+            assert world.events[-1]["quality"] == 256
+            world.plant.hold(False)
+            await world.until(lambda: world.leaf("quality") == 192)
+
+    run(main())
+
+
+def test_what_comes_later_than_usual_is_replayed(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path) as world:
+            world.plant.serve(served(1))
+            first_s = 1_700_000_000 + 30
+            for index, arrival_s in ((1, first_s), (2, first_s + 30), (3, first_s + 3600), (100, first_s + 99 * 30)):
+                world.now = arrival_s
+                world.plant.on_message(board(index))
+            await world.until(lambda: len(world.events) == 4)
+            assert [event["quality"] for event in world.events] == [192, 192, 203, 192]
+
+    run(main())
+
+
+def test_inputs_that_stop_are_marked_stale_and_come_back_by_themselves(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path, stale_after_s=0.2) as world:
+            world.plant.serve(served(1))
+            world.plant.on_message(board(1))
+            await world.until(lambda: world.events)
+            value = world.leaf(CONTRACT.output_name)
+            await world.until(lambda: world.leaf("quality") == 516)
+            assert world.leaf(CONTRACT.output_name) == value
+            world.plant.on_message(board(2))
+            await world.until(lambda: world.leaf("quality") == 192)
+            await world.until(lambda: world.leaf("quality") == 516)
+            stamps = [
+                json.loads(m.payload)["timestamp_ms"] for m in world.seen.messages if m.topic == f"{ROOT}/quality"
+            ]
+            assert stamps == sorted(stamps)
+
+    run(main())
+
+
+def test_after_a_restart_leaves_go_on_in_event_time_and_become_stale_without_a_sample(tmp_path: Path) -> None:
+    async def main() -> None:
+        broker = MemoryBroker()
+        async with running(tmp_path, broker) as world:
+            world.plant.serve(served(1))
+            world.plant.on_message(board(5))
+            await world.until(lambda: world.events)
+        before = broker.retained[f"{ROOT}/{CONTRACT.output_name}"].payload
+        async with running(tmp_path, broker, stale_after_s=0.3) as world:
+            world.plant.serve(served(2))
+            world.plant.on_message(board(4))  # a backlog
+            await world.until(lambda: world.events)
+            assert broker.retained[f"{ROOT}/{CONTRACT.output_name}"].payload == before
+            await world.until(lambda: world.leaf("quality") == 516)
+            world.plant.on_message(board(6))
+            await world.until(lambda: world.leaf("model_version") == 2)
 
     run(main())

@@ -326,3 +326,19 @@ def test_dropped_rows_count_as_missing(path: Path) -> None:
         assert len(dataset) == 10
         assert dataset.rows.shape == (12, 2)
         assert dataset.features(np.array([0]))[0, :, 0].tolist() == [1049, 1050, 1051]
+
+
+def test_labels_that_never_came_are_a_share_of_those_that_were_due(tmp_path: Path) -> None:
+    with SampleStore(tmp_path / "s.sqlite") as store:
+        store.add([sample(n) for n in range(1, 19)])
+        assert store.unlabelled() == 0.0  # too few to say
+        store.add([sample(n) for n in range(19, 101)])
+        store.add([label(n, 1.0) for n in range(1, 51)])
+        store.add([sample(10_000)])  # every window has closed but its own
+        assert store.unlabelled() == pytest.approx(0.5)
+
+
+def test_what_is_kept_with_a_batch_is_found_by_its_prefix(tmp_path: Path) -> None:
+    with SampleStore(tmp_path / "s.sqlite") as store:
+        store.add([], kept={"instance:a/b": b"1", "instance:c": b"2", "instanc": b"3"})
+        assert store.named("instance:") == {"a/b": b"1", "c": b"2"}

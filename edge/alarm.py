@@ -1,0 +1,100 @@
+"""One instance's alarm: on where its value passes the threshold, off only once it is clearly back. Pure.
+
+A value that wavers around the threshold would switch lamps and fill alarm lists (ISA-18.2 calls it chattering, and
+names deadband and off-delay as its cures). So an alarm ends below `threshold - hysteresis * |threshold|`, and after as
+many samples in a row as the site asks for. "Past" and "below" are turned round where low values are bad.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Trip:
+    """When an alarm comes and goes.
+
+    Attributes:
+        above: high values are bad. hysteresis: of the threshold, in [0, 1).
+        clear_samples: in a row past the clear level before it ends.
+    """
+
+    threshold: float
+    above: bool = True
+    hysteresis: float = 0.1
+    clear_samples: int = 1
+
+    @property
+    def clear(self) -> float:
+        """The level beyond which an alarm may end."""
+        width = self.hysteresis * abs(self.threshold)
+        return self.threshold - width if self.above else self.threshold + width
+
+    def flags(self, values: Floats) -> npt.NDArray[np.bool_]:
+        """Which values are past the threshold, each by itself; NaN is not."""
+        return values >= self.threshold if self.above else values <= self.threshold
+
+    def clears(self, values: Floats) -> npt.NDArray[np.bool_]:
+        """Which values are clearly back; NaN is not. One on the clear level is, where that is not the threshold."""
+        back = values <= self.clear if self.above else values >= self.clear
+        return back & ~self.flags(values)
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmState:
+    """Attributes: active: the alarm is on; cleared: samples in a row that were clearly back."""
+
+    active: bool = False
+    cleared: int = 0
+
+
+def step(trip: Trip, state: AlarmState, value: float) -> AlarmState:
+    """The next sample in event time; one that is no number changes nothing."""
+    if trip.above:
+        flagged, back = value >= trip.threshold, value <= trip.clear
+    else:
+        flagged, back = value <= trip.threshold, value >= trip.clear
+    if flagged:
+        return AlarmState(True)
+    if not state.active or not back:
+        return AlarmState(state.active) if value == value else state
+    cleared = state.cleared + 1
+    return AlarmState() if cleared >= trip.clear_samples else AlarmState(True, cleared)
+
+
+def activations(trip: Trip, values: Floats) -> npt.NDArray[np.int64]:
+    """Places at which the alarm comes on, for one instance in event time. Args: values: shape (n,)."""
+    known = np.flatnonzero(~np.isnan(values))
+    flagged, back = trip.flags(values[known]), trip.clears(values[known])
+    place = np.arange(len(known))
+    last_other = np.maximum.accumulate(np.where(back, -1, place)) if len(known) else place
+    ends = back & (place - last_other >= trip.clear_samples)
+    last_on = np.maximum.accumulate(np.where(flagged, place, -1)) if len(known) else place
+    last_off = np.maximum.accumulate(np.where(ends, place, -1)) if len(known) else place
+    was_on = np.zeros(len(known), bool)
+    was_on[1:] = (last_on > last_off)[:-1]
+    return known[flagged & ~was_on]
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmMemory:
+    """What outlives a sample, and a restart: a model that is swapped in judges the newest sample once more.
+
+    Attributes: before: the newest sample; now: after it; time_s: its event time, minus infinity before any.
+    """
+
+    before: AlarmState = AlarmState()
+    now: AlarmState = AlarmState()
+    time_s: float = float("-inf")
+
+    def on(self, trip: Trip, value: float, time_s: float) -> AlarmMemory:
+        """One more sample; one that is older than the newest changes nothing."""
+        if time_s < self.time_s:
+            return self
+        before = self.before if time_s == self.time_s else self.now
+        return AlarmMemory(before, step(trip, before, value), time_s)
