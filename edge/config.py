@@ -10,7 +10,8 @@ from pydantic import AfterValidator, Field
 from broker_bridge.config import BrokerConfig
 from broker_bridge.health_config import HealthConfig
 from broker_bridge.settings import FilePath
-from edge.outputs import Profile, common_home
+from edge.outputs import Outputs, Profile, common_home
+from uns_topics.contract import Contract
 from uns_topics.filters import validate_topic
 from uns_topics.model import FileValue, Slug
 from uns_topics.presence import Variant
@@ -44,6 +45,10 @@ class InferenceConfig(FileValue):
         """Where the edge's own leaf stands. Args: instances: what is known of their paths."""
         home = self.home or common_home(instances)
         return home if self.out_root is None else f"{self.out_root}/{home}"
+
+    def outputs(self, federation: str, contract: Contract) -> Outputs:
+        """What is published for a contract's model, and how."""
+        return Outputs(federation, contract.output_name, profile=self.profile, out_root=self.out_root)
 
 
 class TrainerConfig(FileValue):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from edge.leaves import LeafSpec, leaf_specs
 from uns_topics.presence import Variant
 
 
@@ -158,11 +159,20 @@ class Outputs:
         payload = self._payload(str(QUALITY_STALE), QUALITY_GOOD, newest + STALE_AFTER_S)
         return [Leaf(f"{self._root(instance)}/quality", payload)]
 
+    @property
+    def specs(self) -> tuple[LeafSpec, ...]:
+        """The retained leaves that each instance has, in the order of their publication."""
+        return leaf_specs(self._output, alarms=self._alarms)
+
+    @property
+    def profile(self) -> Profile:
+        """How a leaf says its value."""
+        return self._profile
+
     def topics(self, instance: str) -> tuple[str, ...]:
         """Every retained leaf of an instance: what has to be cleared when it leaves."""
         root = self._root(instance)
-        names = ("quality", "model_version", "variant", *(("threshold", "alarm") if self._alarms else ()), self._output)
-        return tuple(f"{root}/{name}" for name in names)
+        return tuple(f"{root}/{spec.name}" for spec in self.specs)
 
     def instance_of(self, topic: str) -> str | None:
         """The instance that a retained leaf belongs to; None where it is none that is published here."""

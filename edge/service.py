@@ -24,7 +24,6 @@ from edge.figures import EdgeFigures, PlantFigures, edge_sheet
 from edge.ingest import Ingest
 from edge.inputs import InputCheck
 from edge.models import ModelStore
-from edge.outputs import Outputs
 from edge.participation import Counts, Participation
 from edge.plant import Plant
 from edge.quality import QualityCounters
@@ -194,12 +193,7 @@ class _Edge:
             self._store,
             self._store_thread,
             home=config.inference.home_of(self._signal_map.instance_prefixes()),
-            outputs=Outputs(
-                config.federation,
-                contract.output_name,
-                profile=config.inference.profile,
-                out_root=config.inference.out_root,
-            ),
+            outputs=config.inference.outputs(config.federation, contract),
             max_batch=config.inference.max_batch,
             inputs=InputCheck(contract),
             quality=QualityCounters(contract, self._store.get(QUALITY_KEY)),

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.leaves import ValueKind
 from edge.outputs import Outputs, Prediction, Profile, alive_topic, common_home, number
 from uns_topics.presence import Variant
 
@@ -150,3 +151,18 @@ def test_any_number_reads_back(value: float) -> None:
 def test_home_is_the_longest_common_path() -> None:
     assert common_home(["acme/lyon/smt/line1", "acme/lyon/smt/line2"]) == "acme/lyon/smt"
     assert common_home([LINE]) == LINE
+
+
+def json_kind(text: bytes) -> ValueKind:
+    value = json.loads(text)["value"]
+    kinds = {bool: ValueKind.BOOLEAN, int: ValueKind.INTEGER, float: ValueKind.FLOAT, str: ValueKind.TEXT}
+    return kinds[type(value)]
+
+
+@pytest.mark.parametrize("alarms", [False, True])
+def test_what_is_said_of_leaves_is_what_is_published(alarms: bool) -> None:
+    outputs = Outputs("f", "score", alarms=alarms)
+    published = [leaf for leaf in outputs.messages([replace(prediction(1, 1.0), threshold=1.0)]) if leaf.retain]
+    assert [leaf.topic for leaf in published] == list(outputs.topics(LINE))
+    said = [(leaf.topic.rpartition("/")[2], json_kind(leaf.payload)) for leaf in published]
+    assert said == [(spec.name, spec.kind) for spec in outputs.specs]
