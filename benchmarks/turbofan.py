@@ -31,11 +31,12 @@ from aggregator.state import Scores
 from aggregator.strategies.fedavg import FedAvg, FedAvgOptions
 from aggregator.updates import ArrayUpdates
 from edge.baselines import constant_predictions, linear_predictions
+from edge.binding import bind
 from edge.dataset import Dataset, Part
 from edge.ingest import Effect, Ingest
 from edge.metrics import rmse, row_losses
 from edge.models import BATCH_ROWS, Model, open_own
-from edge.signal_map import SignalMap, bind
+from edge.signal_map import SignalMap
 from edge.store import SampleStore
 from edge.training.export import make_model
 from edge.training.worker import Trainer

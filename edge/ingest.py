@@ -15,10 +15,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edge.binding import BoundFeature, BoundMap, BoundSource, required_features
 from edge.clock import Clock, SourceClock
 from edge.dialects import MAX_NUMBER, Decoded, Decoder, Form, Refusal, make_decoder, read_number, read_text
 from edge.events import NAN, EventJoiner, Joined, Part, Tag
-from edge.signal_map import BoundFeature, BoundMap, BoundSource, required_features
 from edge.sparkplug import Nodes, RebirthRequest, Update
 from edge.splits import SAID
 from edge.windows import TagGrid, Window, WindowBuilder

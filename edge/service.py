@@ -18,6 +18,7 @@ from broker_bridge.paho_session import PahoConnector
 from broker_bridge.session import BrokerMisconfigured, BrokerRefused, Connector
 from broker_bridge.settings import ConfigError, read_yaml, validate
 from broker_bridge.threads import on
+from edge.binding import MapError, bind
 from edge.config import EdgeConfig
 from edge.federation import Federation
 from edge.figures import EdgeFigures, PlantFigures, edge_sheet
@@ -27,7 +28,7 @@ from edge.models import ModelStore
 from edge.participation import Counts, Participation
 from edge.plant import Plant
 from edge.quality import QualityCounters
-from edge.signal_map import MapError, SignalMap, bind
+from edge.signal_map import SignalMap
 from edge.store import SampleStore, StoreError
 from edge.trainer_client import make_trainer
 from edge.variants import Served

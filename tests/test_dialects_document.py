@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from edge.binding import bind
 from edge.dialects import Form
 from edge.ingest import Ingest
-from edge.signal_map import SignalMap, bind
+from edge.signal_map import SignalMap
 from uns_topics.contract import Contract
 from uns_topics.sparkplug import DataType, MessageType, Metric, Payload, SparkplugTopic, encode_payload
 

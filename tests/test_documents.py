@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from aggregator.config import AggregatorConfig
+from edge.binding import bind
 from edge.config import EdgeConfig
-from edge.signal_map import SignalMap, bind
+from edge.signal_map import SignalMap
 from headgate.cli import build_parser
 from headgate.exits import Exit
 from uns_topics.contract import Contract

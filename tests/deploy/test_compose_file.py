@@ -16,8 +16,9 @@ from broker_bridge.bridge.policy import Export
 from broker_bridge.bridge.service import read_policy
 from broker_bridge.config import BrokerConfig
 from broker_bridge.settings import load, read_yaml, validate
+from edge.binding import bind
 from edge.config import EdgeConfig
-from edge.signal_map import SignalMap, bind
+from edge.signal_map import SignalMap
 from headgate.cli import build_parser
 from headgate.demo.simulator import SimulatorConfig
 from headgate.scenarios import build_scenario

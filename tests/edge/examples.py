@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from edge.binding import bind
 from edge.ingest import Ingest
-from edge.signal_map import SignalMap, bind
+from edge.signal_map import SignalMap
 from uns_topics.contract import Contract
 
 AOI = {"field": "verdict", "source": "aoi", "codes": {"OK": "good", "BRIDGE": "defect"}}

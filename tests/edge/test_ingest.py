@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from edge import ingest as ingest_module
+from edge.binding import bind
 from edge.ingest import Effect, Ingest, LabelSet, Problem, RunEnded, SampleReady
-from edge.signal_map import SignalMap, bind
+from edge.signal_map import SignalMap
 from tests.edge.examples import (
     engine_contract,
     engine_ingest,

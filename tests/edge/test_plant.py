@@ -16,12 +16,13 @@ import pytest
 
 from broker_bridge.memory import MemoryBroker
 from broker_bridge.session import Message
+from edge.binding import bind
 from edge.ingest import Ingest
 from edge.inputs import InputCheck
 from edge.outputs import Outputs, Profile
 from edge.plant import Plant, Served
 from edge.quality import QualityCounters
-from edge.signal_map import SignalMap, bind
+from edge.signal_map import SignalMap
 from edge.store import SampleStore
 from tests.aio import Inbox, run
 from tests.edge.versions import CONTRACT, LINE, model_of

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from edge.binding import MapError, bind
 from edge.clock import Clock
-from edge.signal_map import MapError, SignalMap, bind
+from edge.signal_map import SignalMap
 from tests.edge.examples import AOI, engine_contract, engine_map, solder_contract, solder_map
 from uns_topics.codes import Reason
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from edge.binding import bind
 from edge.ingest import Effect, Ingest, LabelSet, Problem, SampleReady
-from edge.signal_map import SignalMap, bind
+from edge.signal_map import SignalMap
 from edge.sparkplug import RebirthRequest
 from tests.edge.examples import AOI, engine_contract, flat, solder_contract
 from uns_topics.codes import DataProblem

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from edge.signal_map import BoundSource, SignalMap, bind
+from edge.binding import BoundSource, bind
+from edge.signal_map import SignalMap
 from headgate.plants.emission import Emission
 from headgate.plants.solder import LIVE_BOARD_INTERVAL_S, SolderPlant
 from headgate.plants.solder_contract import signal_map, solder_contract
