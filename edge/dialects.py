@@ -24,7 +24,7 @@ MAX_TEXT = 256
 """Longest key, code, group or context in characters."""
 
 _MAX_NUMBER_TEXT = 1e15  # whole numbers below it are exact in a float
-_MAX_TIME_S = 1e11  # the year 5138: beyond it somebody mixed up milliseconds and seconds
+MAX_TIME_S = 1e11  # the year 5138: beyond it somebody mixed up milliseconds and seconds
 _GOOD_FROM, _GOOD_TO = 192, 255  # OPC classic: the top two of eight bits; Ignition and Sparkplug say 192, too
 _SECONDS_PER_TICK = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
@@ -172,7 +172,7 @@ def read_timestamp(value: Any, form: TimestampFormat) -> float | Refusal:
         return Refusal("bad-timestamp", f"the timestamp is no number ({form.value})")
     else:
         seconds = value * _SECONDS_PER_TICK[form.value] if form is not TimestampFormat.MS else value / 1000
-    if not 0 <= seconds < _MAX_TIME_S:
+    if not 0 <= seconds < MAX_TIME_S:
         return Refusal("bad-timestamp", f"the timestamp is out of range when read as {form.value}")
     return seconds
 
@@ -203,7 +203,7 @@ def _decode_umh(payload: bytes) -> Decoded | Refusal:
     if VALUE not in content or "timestamp_ms" not in content:
         return Refusal("undecodable", "no timestamp_ms and value")
     stamp = content["timestamp_ms"]
-    if type(stamp) is int and 0 <= stamp < _MAX_TIME_S * 1000:
+    if type(stamp) is int and 0 <= stamp < MAX_TIME_S * 1000:
         return Decoded(stamp / 1000, content)
     time_s = read_timestamp(stamp, TimestampFormat.MS)
     if isinstance(time_s, Refusal):
@@ -234,10 +234,10 @@ def _decode_scalar(payload: bytes) -> Decoded | Refusal:
         return Refusal("undecodable", "not UTF-8")
     if not text:
         return Refusal("undecodable", "empty")
-    return Decoded(None, {VALUE: _scalar(text)})
+    return Decoded(None, {VALUE: read_scalar(text)})
 
 
-def _scalar(text: str) -> Any:
+def read_scalar(text: str) -> Any:
     """Number, truth value or text; a JSON text loses its quotes."""
     try:
         number = float(text)

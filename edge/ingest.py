@@ -207,6 +207,24 @@ class Ingest:
                 effects += route.instance.take(message)
         return effects
 
+    def recall(self, topic: str, fields: Mapping[str, Any], time_s: float, *, good: bool = True) -> list[Effect]:
+        """What follows from a message of the past, as a historian keeps it: its fields are known and need no decoder.
+
+        Its time counts as it stands, whatever clock the source has live. Sparkplug: the topic is that of the data.
+        """
+        effects: list[Effect] = []
+        for route in self._routes_of(topic):
+            if route.fields.isdisjoint(fields):
+                continue
+            self.messages += 1
+            if not good:
+                self.counters["bad-quality"] += 1
+            known = _with_held(route, fields) if route.source.declared.form is Form.SPARKPLUG else fields
+            values = self._numbers(route, topic, Decoded(time_s, known, good), effects)
+            message = _Message(route.source, route.rank, topic, time_s, time_s, known, good, values, effects)
+            effects += route.instance.take(message)
+        return effects
+
     def reconnected(self, now_s: float) -> list[RebirthRequest]:
         """Before a new session subscribes: what is to be asked of Sparkplug nodes once it has."""
         return self._nodes.reconnected(now_s) if self._nodes is not None else []
@@ -240,13 +258,10 @@ class Ingest:
                 self.counters["late"] += 1
                 return []
             time_s = known_s
-        declared, fields, problems = route.source.declared, update.values, list[Effect]()
+        fields, problems = update.values, list[Effect]()
         if clamped:
             problems.append(self._problem("future", topic, "its timestamp lies in the future; taken as now"))
-        if declared.key is None and (declared.group or declared.split):
-            said = (name for name in (declared.group, declared.split) if name is not None)
-            route.held |= {name: fields[name] for name in said if fields.get(name) is not None}
-            fields = {**fields, **route.held}
+        fields = _with_held(route, fields)
         values = self._numbers(route, topic, Decoded(time_s, fields), problems)
         message = _Message(route.source, route.rank, topic, time_s, arrival_s, fields, True, values, problems)
         if update.seed:
@@ -329,6 +344,16 @@ class Ingest:
             kind = _Events if isinstance(self._contract.sample, EventSample) else _Windows
             known = self._instances[path] = kind(path, self._map, self._contract, self.counters)
         return known
+
+
+def _with_held(route: _Route, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Sparkplug: the fields and what still holds of group and split, since a device only says what has changed."""
+    declared = route.source.declared
+    if declared.key is not None or not (declared.group or declared.split):
+        return fields
+    said = (name for name in (declared.group, declared.split) if name is not None)
+    route.held |= {name: fields[name] for name in said if fields.get(name) is not None}
+    return {**fields, **route.held}
 
 
 def _field_problem(topic: str, refusal: Refusal, feature: BoundFeature) -> Problem:

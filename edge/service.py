@@ -24,6 +24,7 @@ from edge.federation import Federation
 from edge.figures import EdgeFigures, PlantFigures, edge_sheet
 from edge.ingest import Ingest
 from edge.inputs import InputCheck
+from edge.known_contract import CONTRACT_KEY, known_contract
 from edge.models import ModelStore
 from edge.participation import Counts, Participation
 from edge.plant import Plant
@@ -43,7 +44,6 @@ from uns_topics.topics import Kind
 log = logging.getLogger("headgate.edge")
 
 EXIT_OK, EXIT_CONFIGURATION, EXIT_BROKER = 0, 2, 4
-CONTRACT_KEY = "contract"
 QUALITY_KEY = "data-quality"
 QUALITY_KEPT_EVERY_S = 5.0
 """Figures of the data quality are written to disk at most this often; a changed verdict at once."""
@@ -85,7 +85,7 @@ class _Edge:
         self._signal_map = validate(SignalMap, read_yaml(config.signal_map), str(config.signal_map))
         self._store_thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._store = SampleStore(config.data_dir / "samples.sqlite", max_samples=config.max_samples)
-        self._contract = self._known_contract()
+        self._contract = known_contract(config, self._store)
         approved = self._contract.meaning_sha256 if config.approve == "contract" and self._contract else None
         self._core = Participation(
             config.participant, config.federation, approved=approved, covers=self._why_not_covered
@@ -122,14 +122,6 @@ class _Edge:
         self._health = Health(config.health, service_registry(self._sheet))
         self._health.condition("federation", self._why_no_federation)
         self._health.condition("plant", self._why_no_plant)
-
-    def _known_contract(self) -> Contract | None:
-        """The contract to read the plant by: the approved file, or the one that a plan brought earlier."""
-        config = self._config
-        if config.contract is not None:
-            return validate(Contract, read_yaml(config.contract), str(config.contract))
-        kept = self._store.get(CONTRACT_KEY)
-        return Contract.model_validate_json(kept) if kept is not None else None
 
     def _why_not_covered(self, contract: Contract) -> str | None:
         try:

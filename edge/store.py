@@ -142,6 +142,8 @@ class SampleStore:
         self._groups: dict[tuple[int, str], int] = {}
         self._segments: dict[tuple[int, int, float], int] = {}
         self._matured_at_dataset = 0
+        self.added = 0
+        """Samples that were new since it was opened."""
         self._load()
 
     def _open(self) -> sqlite3.Connection:
@@ -316,6 +318,7 @@ class SampleStore:
             records,
         )
         self._samples += added.rowcount
+        self.added += added.rowcount
         self._db.execute(  # labels that came before their sample
             "UPDATE samples SET label = l.value FROM labels l WHERE samples.id > ? AND l.instance = samples.instance"
             " AND l.key = samples.key AND l.time_s <= samples.matures_s",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker_bridge.settings import load
+from headgate.commands import backfill
 from headgate.exits import CommandError, Exit
 from headgate.parsers import Subparsers, add_command
 from headgate.running import run_service, set_up_logging
@@ -25,7 +26,7 @@ def register(subparsers: Subparsers) -> None:
         "Run one participant: read the plant's tags, train locally, publish inference.",
         (
             "headgate edge --config edge.yaml",
-            "headgate edge leave --config edge.yaml",
+            "headgate edge backfill --config edge.yaml --from export.csv",
         ),
         run_edge,
     )
@@ -33,9 +34,11 @@ def register(subparsers: Subparsers) -> None:
         "action",
         nargs="?",
         default="run",
-        choices=("run", "leave"),
-        help="run the edge (default); leave: clear every retained topic of an edge that is stopped for good",
+        choices=("run", "backfill", "leave"),
+        help="run the edge (default); backfill: fill a stopped edge's store with a historian's export; leave: clear "
+        "every retained topic of an edge that is stopped for good",
     )
+    backfill.add_arguments(edge)
     aggregator = add_command(
         subparsers,
         "aggregator",
@@ -88,6 +91,8 @@ def run_edge(arguments: argparse.Namespace) -> int:
     config = load(EdgeConfig, arguments.config)
     if arguments.action == "leave":
         return _leave(config)
+    if arguments.action == "backfill":
+        return backfill.run_backfill(arguments, config)
     return run_service(lambda stop: run(config, stop))
 
 

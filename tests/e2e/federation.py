@@ -141,7 +141,8 @@ class Federation:
         path = self.write("aggregator.yaml", config)
         return await self.start("aggregator", "aggregator", "--config", str(path), *arguments)
 
-    async def start_edge(self, participant: str, **settings: Any) -> Service:
+    def write_edge(self, participant: str, **settings: Any) -> Path:
+        """The configuration of an edge of boards and verdicts, with its files."""
         self.write(f"{participant}/signal-map.yaml", signal_map(participant))
         self.write("contract.yaml", CONTRACT)
         trainer = {"command": list(self.trainer)} if self.trainer is not None else {}
@@ -155,7 +156,10 @@ class Federation:
             "trainer": trainer,
             **settings,
         }
-        path = self.write(f"{participant}/edge.yaml", config)
+        return self.write(f"{participant}/edge.yaml", config)
+
+    async def start_edge(self, participant: str, **settings: Any) -> Service:
+        path = self.write_edge(participant, **settings)
         return await self.start(participant, "edge", "--config", str(path))
 
     async def listening(self, participant: str) -> None:

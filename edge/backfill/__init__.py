@@ -1,0 +1,1 @@
+"""A historian's export becomes samples: readings out of files, through the signal map, into the store."""

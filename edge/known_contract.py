@@ -1,0 +1,39 @@
+"""The contract that an edge reads its plant by: the approved file, or the one that a plan brought earlier."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+
+from pydantic import ValidationError
+
+from broker_bridge.settings import read_yaml, validate
+from edge.config import EdgeConfig
+from edge.store import SampleStore
+from uns_topics.contract import Contract
+
+CONTRACT_KEY = "contract"
+"""Name in the store of what a plan brought."""
+
+
+def known_contract(config: EdgeConfig, store: SampleStore) -> Contract | None:
+    """None where no file is named and no plan has come yet. Raises: ConfigError: the file can't be used."""
+    if config.contract is not None:
+        return validate(Contract, read_yaml(config.contract), str(config.contract))
+    kept = store.get(CONTRACT_KEY)
+    return Contract.model_validate_json(kept) if kept is not None else None
+
+
+def peeked_contract(config: EdgeConfig) -> Contract | None:
+    """The same beside an edge that may be running, which has its store to itself. Raises: ConfigError."""
+    if config.contract is not None:
+        return validate(Contract, read_yaml(config.contract), str(config.contract))
+    path = config.data_dir / "samples.sqlite"
+    if not path.exists():
+        return None
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            found = db.execute("SELECT content FROM kv WHERE name = ?", (CONTRACT_KEY,)).fetchone()
+        return Contract.model_validate_json(found[0]) if found is not None else None
+    except (sqlite3.Error, ValidationError):
+        return None
