@@ -9,7 +9,8 @@ from pathlib import Path
 import yaml
 
 from edge.backfill.tag_map import Resolver, TagMap
-from edge.signal_map import SignalMap, bind
+from edge.binding import bind
+from edge.signal_map import SignalMap
 from headgate.cli import build_parser
 from tests.test_documents import example
 from uns_topics.contract import Contract

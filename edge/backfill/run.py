@@ -13,9 +13,9 @@ from edge.backfill.order import Survey, in_order, survey
 from edge.backfill.readings import Export, open_export
 from edge.backfill.tables import Table
 from edge.backfill.tag_map import Resolver, TagMap
+from edge.binding import BoundMap
 from edge.ingest import Ingest
 from edge.quality import Judgement, Observed, QualityCounters
-from edge.signal_map import BoundMap
 from edge.store import SampleStore
 from uns_topics.contract import ClassLabel, Contract
 

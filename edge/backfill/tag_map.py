@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
+from edge.binding import BoundMap, BoundSource
 from edge.dialects import Form
-from edge.signal_map import BoundMap, BoundSource
 from uns_topics.model import FileValue
 from uns_topics.sparkplug import NAMESPACE, MessageType
 

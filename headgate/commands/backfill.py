@@ -50,7 +50,8 @@ def run_backfill(arguments: argparse.Namespace, config: EdgeConfig) -> int:
     from edge.backfill.run import backfill
     from edge.backfill.tables import TableError, open_table
     from edge.backfill.tag_map import TagMap
-    from edge.signal_map import MapError, SignalMap, bind
+    from edge.binding import MapError, bind
+    from edge.signal_map import SignalMap
     from edge.store import StoreBusy, StoreError
 
     if not arguments.files:

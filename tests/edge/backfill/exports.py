@@ -10,7 +10,8 @@ from typing import Any
 from edge.backfill.run import Outcome, backfill
 from edge.backfill.tables import open_table
 from edge.backfill.tag_map import TagMap
-from edge.signal_map import SignalMap, bind
+from edge.binding import bind
+from edge.signal_map import SignalMap
 from edge.store import SampleStore
 from tests.edge.examples import solder_contract, solder_map
 from uns_topics.contract import Contract

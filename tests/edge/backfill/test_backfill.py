@@ -14,8 +14,8 @@ import pytest
 
 from edge.backfill import order
 from edge.backfill.tables import TableError
+from edge.binding import bind
 from edge.ingest import Ingest
-from edge.signal_map import bind
 from edge.store import SampleStore
 from tests.edge.backfill.exports import LINE, NOW_S, START_S, boards, fill, stored, write
 from tests.edge.examples import engine_contract, engine_map, flat, solder_contract, solder_map, umh
