@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -34,6 +34,8 @@ QUALITY_REPLAYED = 203
 QUALITY_UNCERTAIN = 256
 QUALITY_BAD = 512
 QUALITY_STALE = 516
+
+LeafValue = float | int | bool | str
 
 STALE_AFTER_S = 0.001
 """Event time between an instance's last inference and the mark that it is stale: the next sample comes later still."""
@@ -106,6 +108,16 @@ def common_home(instances: Sequence[str]) -> str:
     return "/".join(common)
 
 
+def newest_of_each(predictions: Iterable[Prediction]) -> dict[str, Prediction]:
+    """By instance; of two at the same time the later one in order."""
+    newest: dict[str, Prediction] = {}
+    for prediction in predictions:
+        known = newest.get(prediction.instance)
+        if known is None or prediction.time_s >= known.time_s:
+            newest[prediction.instance] = prediction
+    return newest
+
+
 class Outputs:
     """Turns predictions into leaves; state leaves never go back in event time.
 
@@ -130,11 +142,7 @@ class Outputs:
 
     def messages(self, predictions: Sequence[Prediction]) -> list[Leaf]:
         """Events for all, state leaves for the newest of each instance (the others would be overwritten unseen)."""
-        newest: dict[str, Prediction] = {}
-        for prediction in predictions:
-            known = newest.get(prediction.instance)
-            if known is None or prediction.time_s >= known.time_s:
-                newest[prediction.instance] = prediction
+        newest = newest_of_each(predictions)
         leaves = [self._event(p) for p in predictions if p.key and math.isfinite(p.value)]
         for prediction in newest.values():
             if prediction.time_s >= self._newest.get(prediction.instance, float("-inf")):
@@ -158,6 +166,11 @@ class Outputs:
         self._newest[instance] = newest + STALE_AFTER_S
         payload = self._payload(str(QUALITY_STALE), QUALITY_GOOD, newest + STALE_AFTER_S)
         return [Leaf(f"{self._root(instance)}/quality", payload)]
+
+    @property
+    def output(self) -> str:
+        """The name of the leaf that holds the model's output."""
+        return self._output
 
     @property
     def specs(self) -> tuple[LeafSpec, ...]:
@@ -186,24 +199,35 @@ class Outputs:
     def _root(self, instance: str) -> str:
         return instance_root(instance, self._federation, self._out_root)
 
-    def _state(self, p: Prediction) -> list[Leaf]:
+    def values(self, p: Prediction) -> dict[str, LeafValue]:
+        """What the state leaves of an inference say, by name in their order; what it doesn't say is left out.
+
+        Where the model gave no number the last value and decision stand, and the quality says that it isn't good.
+        """
         is_number = math.isfinite(p.value)
-        quality = p.quality if is_number else QUALITY_BAD
-        values: dict[str, str] = {
-            "quality": str(quality),
-            "model_version": str(p.version),
-            "variant": json.dumps(p.variant.value),
+        values: dict[str, LeafValue] = {
+            "quality": p.quality if is_number else QUALITY_BAD,
+            "model_version": p.version,
+            "variant": p.variant.value,
         }
         if self._alarms:
             if p.threshold is not None:
-                values["threshold"] = number(p.threshold)
+                values["threshold"] = p.threshold
             if is_number:
-                values["alarm"] = _boolean(p.alarm)
-        if is_number:  # else the last value stands, and the quality says that it isn't good
-            values[self._output] = number(p.value)
+                values["alarm"] = p.alarm
+        if is_number:
+            values[self._output] = p.value
+        return values
+
+    def _state(self, p: Prediction) -> list[Leaf]:
+        values = self.values(p)
+        quality = int(values["quality"])
         root = self._root(p.instance)
         return [
-            Leaf(f"{root}/{name}", self._payload(value, quality if name == self._output else QUALITY_GOOD, p.time_s))
+            Leaf(
+                f"{root}/{name}",
+                self._payload(_literal(value), quality if name == self._output else QUALITY_GOOD, p.time_s),
+            )
             for name, value in values.items()
         ]
 
@@ -234,6 +258,13 @@ class Outputs:
 
 def _boolean(value: bool) -> str:
     return "true" if value else "false"
+
+
+def _literal(value: LeafValue) -> str:
+    """A leaf's value as JSON."""
+    if isinstance(value, bool):
+        return _boolean(value)
+    return number(value) if isinstance(value, float) else json.dumps(value)
 
 
 def _iso(stamp_ms: int) -> str:
