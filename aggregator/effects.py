@@ -200,6 +200,12 @@ class PublishCurrent(Value):
     reason: str = ""
 
 
+class PublishReference(Value):
+    """The features' pooled quantiles of this generation, or none yet."""
+
+    kind: Literal["publish-reference"] = "publish-reference"
+
+
 class PublishHistory(Value):
     """The last rounds, for people."""
 
@@ -216,6 +222,7 @@ Effect = (
     | PrepareVersion
     | PublishCandidate
     | PublishCurrent
+    | PublishReference
     | PublishHistory
 )
 Output = Record | Effect

@@ -20,6 +20,7 @@ from aggregator.effects import (
     PublishCandidate,
     PublishCurrent,
     PublishHistory,
+    PublishReference,
     PublishStatus,
     RefreshRound,
     SendReceipt,
@@ -57,7 +58,7 @@ class Workshop:
     """Rounds whose updates are kept whole."""
 
 
-_SHOWN = (RefreshRound, PublishStatus, PublishHistory, PublishCurrent)
+_SHOWN = (RefreshRound, PublishStatus, PublishReference, PublishHistory, PublishCurrent)
 """Effects that are quick and whose order people see: performed one after the other."""
 
 
@@ -112,6 +113,8 @@ class Performer:
                 self._showcase.refresh_round()
             case PublishStatus():
                 self._showcase.refresh_status()
+            case PublishReference():
+                await self._showcase.show_reference()
             case PublishHistory():
                 await self._showcase.show_history()
                 await asyncio.to_thread(tidy, self._workshop, self._core.state)

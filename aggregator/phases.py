@@ -24,6 +24,7 @@ from aggregator.effects import (
     Output,
     PublishCurrent,
     PublishHistory,
+    PublishReference,
     PublishStatus,
     RecordRound,
     RecordVersionStatus,
@@ -100,7 +101,7 @@ def _bootstrap(state: State, now: float) -> tuple[State, Outputs] | None:
     if not everyone and now < bootstrap.quorum_since + state.rules.tolerances.bootstrap_s:
         return None
     if bootstrap.imported:
-        return finish_bootstrap(state, bootstrap), ()
+        return finish_bootstrap(state, bootstrap), (PublishReference(),)
     version = state.next_version
     fill = FillBootstrap(
         version=version, base=state.current.version, participants=tuple(sorted(bootstrap.label_counts))

@@ -16,6 +16,7 @@ from aggregator.effects import (
     PublishCandidate,
     PublishCurrent,
     PublishHistory,
+    PublishReference,
     RecordLate,
     RecordManifest,
     RecordReceipt,
@@ -109,7 +110,8 @@ def _generation_started(state: State, event: GenerationStarted, now: float) -> t
         without_gain=0,
         quorum_since=None,
     )
-    return state, (*outputs, PublishCurrent(version=event.base.version, reason="a new generation"), PublishHistory())
+    shown = PublishCurrent(version=event.base.version, reason="a new generation")
+    return state, (*outputs, shown, PublishReference(), PublishHistory())
 
 
 def _started(state: State, event: Started, now: float) -> tuple[State, Outputs]:
@@ -298,6 +300,7 @@ def _version_prepared(state: State, event: VersionPrepared, now: float) -> tuple
             RecordVersionStatus(version=state.current.version, status="superseded"),
             RecordVersionStatus(version=event.version, status="current"),
             PublishCurrent(version=event.version, reason="standardised by the participants' statistics"),
+            PublishReference(),
             PublishHistory(),
         )
         return finish_bootstrap(state, bootstrap, bootstrap.made), promoted

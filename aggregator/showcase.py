@@ -14,8 +14,10 @@ from aggregator.combine import control_of
 from aggregator.core import Core
 from aggregator.registry import Held, Registry
 from aggregator.state import Phase, State
+from aggregator.statistics import reference
 from aggregator.store import Store
 from broker_bridge.publisher import Payload, Publisher
+from uns_topics.envelope import MAX_JSON_BYTES
 from uns_topics.model import Value
 from uns_topics.payloads import Writer
 from uns_topics.plan import Plan
@@ -72,6 +74,7 @@ class Showcase:
         await self._show_chunks(_SKELETON, self._plan.template.skeleton, self._registry.template.skeleton)
         self._show_round()
         await self.show_versions()
+        await self.show_reference()
         await self.show_history()
 
     async def set_plan(self, plan: Plan) -> None:
@@ -103,6 +106,19 @@ class Showcase:
         """Announce the open round; return when the broker has it."""
         self._show_round()
         await self._publisher.flushed([self._topic(Kind.ROUND)])
+
+    async def show_reference(self) -> None:
+        """What all plants look like, from the statistics that the generation starts from; none before that."""
+        state, plan = self._core.state, self._plan
+        made = None
+        if state.bootstrap is None:
+            given = await asyncio.to_thread(self._store.all_statistics, plan.generation)
+            most = min(plan.chunk_bytes, MAX_JSON_BYTES - 1024)
+            made = await asyncio.to_thread(reference, plan.generation, plan.contract, given, most)
+        if made is None:
+            self._publisher.clear(self._topic(Kind.REFERENCE))
+        else:
+            self._put(Kind.REFERENCE, lambda: made)
 
     async def show_history(self) -> None:
         """The last rounds, for people."""

@@ -1,18 +1,60 @@
-"""Participants' statistics, pooled once per generation into the frozen standardisation."""
+"""Participants' statistics, pooled once per generation: the frozen standardisation, and what all plants look like."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from uns_topics.contract import Contract
+import numpy as np
+
+from uns_topics.contract import Contract, Feature
+from uns_topics.reference import LEVELS, MIN_SITES, FeatureReference, Reference
 from uns_topics.reports import Statistics
-from uns_topics.standardisation import Moments, fill_standardisation, pool
+from uns_topics.sketch import Sketch, grid_of, quantiles
+from uns_topics.standardisation import Moments, capped_shares, fill_standardisation, pool
 from uns_topics.tensors import TensorTable, Vector
 
 
 def fill(base: Vector, table: TensorTable, contract: Contract, statistics: Iterable[Statistics]) -> Vector:
     """The base with its standardisation filled from everybody's cells. Args: statistics: in participant order."""
     return fill_standardisation(base, table, contract, pool([_cells(one) for one in statistics]))
+
+
+def reference(
+    generation: int, contract: Contract, statistics: Sequence[Statistics], max_bytes: int
+) -> Reference | None:
+    """Pooled quantiles of each feature that enough participants told of; None where there is no such feature.
+
+    Args: max_bytes: of the message; features that no longer fit are left out, the contract's last ones first.
+    """
+    by_feature: dict[str, list[Sketch]] = {}
+    for cell in (cell for one in statistics for cell in one.cells if cell.slot == 0):
+        if cell.sketch is not None:
+            by_feature.setdefault(cell.feature, []).append(cell.sketch)
+    found = tuple(
+        _feature_reference(feature, by_feature[feature.name])
+        for feature in contract.features
+        if len(by_feature.get(feature.name, ())) >= MIN_SITES
+    )
+    whole = Reference(generation=generation, features=found)
+    while whole.features and len(whole.model_dump_json()) > max_bytes:
+        whole = whole.model_copy(update={"features": whole.features[: len(whole.features) * 4 // 5]})
+    return whole if whole.features else None
+
+
+def _feature_reference(feature: Feature, sketches: Sequence[Sketch]) -> FeatureReference:
+    """One feature's, with the same cap on one participant as in the standardisation."""
+    grid = grid_of(feature)
+    shares = capped_shares([sketch.n for sketch in sketches])
+    pooled = np.zeros(len(grid))
+    for sketch, share in zip(sketches, shares, strict=True):
+        pooled += sketch.counts(grid) * share
+    low, lower, median, upper, high = (float(f"{q:.6g}") for q in quantiles(pooled, grid, LEVELS))
+    return FeatureReference(
+        feature=feature.name,
+        sites=len(sketches),
+        rows=int(pooled.sum()),
+        quantiles=(low, lower, median, upper, high),
+    )
 
 
 def _cells(statistics: Statistics) -> dict[int, dict[str, Moments]]:

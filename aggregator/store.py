@@ -210,6 +210,14 @@ class Store:
             raise KeyError(f"no statistics of {participant} for generation {generation}")
         return Statistics.model_validate_json(body)
 
+    def all_statistics(self, generation: int) -> tuple[Statistics, ...]:
+        """Everybody's statistics that a generation starts from, in participant order."""
+        t = tables.statistics
+        query = select(t.c.body).where(t.c.generation == generation).order_by(t.c.participant)
+        with self._transaction() as connection:
+            bodies = connection.execute(query).scalars().all()
+        return tuple(Statistics.model_validate_json(body) for body in bodies)
+
     def version(self, number: int) -> tuple[str, VersionManifest | None] | None:
         """A version's SHA-256 and manifest (None before it was prepared); None where there is no such version."""
         t = tables.versions

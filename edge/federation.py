@@ -40,6 +40,7 @@ from uns_topics.model import Value
 from uns_topics.payloads import Writer, read
 from uns_topics.plan import Plan
 from uns_topics.presence import AggregatorStatus, ParticipantState, ParticipantStatus, Route
+from uns_topics.reference import Reference
 from uns_topics.reports import LastUpdate
 from uns_topics.rounds import Receipt, RoundAnnouncement, VersionManifest
 from uns_topics.topics import FlTopic, Kind, TopicError, participant_filters
@@ -84,6 +85,8 @@ class Federation:
         """Messages of the fl tree that were not what their topic declares, by reason."""
         self.failed: Counter[str] = Counter()
         """Effects that came to nothing, by name."""
+        self.reference: Reference | None = None
+        """How all plants' values lie, as the aggregator last said it."""
         self._federation = federation
         self._participant = participant
         self._workshop = workshop
@@ -211,9 +214,7 @@ class Federation:
             self._time_due.set()
             return effects
         if not payload:
-            if topic.kind is Kind.MODEL_CANDIDATE:
-                return core.on_candidate(None, now)
-            return core.on_route(None) if topic.kind is Kind.ROUTE else []
+            return self._on_cleared(topic.kind, now)
         envelope, body = read(topic, payload)
         match body:
             case Plan():
@@ -230,9 +231,18 @@ class Federation:
                 if body.chunk_bytes is not None and self._upload is not None:
                     self._upload.on_limit(body.chunk_bytes)
                 return core.on_route(body)
+            case Reference():
+                self.reference = body
             case Receipt() if self._upload is not None:
                 self._upload.on_receipt(body)
         return []
+
+    def _on_cleared(self, kind: Kind, now: float) -> Sequence[Effect]:
+        if kind is Kind.REFERENCE:
+            self.reference = None
+        if kind is Kind.MODEL_CANDIDATE:
+            return self.core.on_candidate(None, now)
+        return self.core.on_route(None) if kind is Kind.ROUTE else []
 
     def _meet(self, life: tuple[str, int], status: AggregatorStatus) -> None:
         """An aggregator that came back within our session may have lost what it was not answered."""

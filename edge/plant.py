@@ -41,6 +41,7 @@ from edge.sparkplug import RebirthRequest
 from edge.sparkplug_host import HostState
 from edge.staleness import Staleness
 from edge.store import SampleStore, StoredPrediction
+from edge.unit_watch import UnitWatch
 from edge.variants import Served
 from uns_topics.reports import DataQuality
 
@@ -74,7 +75,7 @@ class Plant:
         home: the path under which the edge's own `alive` leaf stands.
         store, executor: the sample store and the single thread that it is used from.
         inputs: what inputs alone say against an answer.
-        quality: counts what the samples look like.
+        quality: counts what the samples look like. units: compares them with the other plants'.
         on_stored: called on the loop after each stored batch.
         host: id of the Sparkplug host that this edge is, if it is one.
         stale_after_s: age without samples at which an instance is stale; None: derived.
@@ -95,6 +96,7 @@ class Plant:
         max_batch: int,
         inputs: InputCheck,
         quality: QualityCounters,
+        units: UnitWatch,
         on_stored: Callable[[], None],
         host: str | None = None,
         stale_after_s: float | None = None,
@@ -125,6 +127,7 @@ class Plant:
                 self._staleness.restore(path, clock(), known.usual_s)
         self._is_held = False
         self.quality = quality
+        self.units = units
         self._leaves: dict[str, bytes] = {}
         self._waiting: list[Effect] = []
         self._wake = asyncio.Event()
@@ -162,7 +165,7 @@ class Plant:
 
         Args: unlabelled: share of the last samples whose label's window closed without one.
         """
-        observed = Observed(self.counted, self._ingest.messages, self._staleness.share, unlabelled)
+        observed = Observed(self.counted, self._ingest.messages, self._staleness.share, unlabelled, self.units.measures)
         return self.quality.report(observed, samples, matured)
 
     def hold(self, held: bool) -> None:
@@ -312,6 +315,7 @@ class Plant:
         """Count a sample, and remember what its time and its arrival tell."""
         rows = sample.values[None] if sample.rows is None else sample.rows
         self.quality.add(sample.instance, rows, sample.time_s)
+        self.units.add(rows)
         memory = self._memory.setdefault(sample.instance, InstanceMemory())
         memory.lag, replayed = follow(memory.lag, sample.time_s, sample.arrival_s, self._replayed_after_s)
         if self._staleness.heard(sample.instance, self._clock()):

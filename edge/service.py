@@ -32,12 +32,14 @@ from edge.quality import QualityCounters
 from edge.signal_map import SignalMap
 from edge.store import SampleStore, StoreError
 from edge.trainer_client import make_trainer
+from edge.unit_watch import UnitWatch
 from edge.variants import Served
 from edge.workshop import Workshop
 from uns_topics.codes import Reason
 from uns_topics.contract import Contract
 from uns_topics.plan import Plan
 from uns_topics.presence import Variant
+from uns_topics.reference import Reference
 from uns_topics.reports import DataQuality
 from uns_topics.topics import Kind
 
@@ -119,6 +121,7 @@ class _Edge:
         self._served: Served | None = None
         self._said_quality: DataQuality | None = None
         self._quality_kept = float("-inf")
+        self._reference: Reference | None = None
         self._health = Health(config.health, service_registry(self._sheet))
         self._health.condition("federation", self._why_no_federation)
         self._health.condition("plant", self._why_no_plant)
@@ -190,6 +193,7 @@ class _Edge:
             max_batch=config.inference.max_batch,
             inputs=InputCheck(contract),
             quality=QualityCounters(contract, self._store.get(QUALITY_KEY)),
+            units=UnitWatch(contract),
             on_stored=self._stored.set,
             host=self._signal_map.sparkplug.host if self._signal_map.sparkplug is not None else None,
             stale_after_s=config.inference.stale_after_s,
@@ -230,6 +234,7 @@ class _Edge:
         if self._plant is None or counts.samples < MIN_JUDGED:
             return None
         plant = self._plant
+        await self._compare_units(plant.units)
         labelled = self._contract is not None and self._contract.label.kind == "classes"
         unlabelled = await on(self._store_thread, self._store.unlabelled) if labelled else 0.0
         report, judged = plant.data_quality(counts.samples, counts.matured, unlabelled)
@@ -249,6 +254,15 @@ class _Edge:
             await self._federation.say(Kind.DATA_QUALITY, report)
         plant.hold(report.verdict == "hold")
         return Reason.DATA_QUALITY if report.verdict == "hold" else None
+
+    async def _compare_units(self, watch: UnitWatch) -> None:
+        """Let the plan's reference decide which units look wrong."""
+        reference, plan = self._federation.reference, self._core.plan
+        if plan is None or (reference is not None and reference.generation != plan.generation):
+            reference = None
+        if reference is not self._reference:
+            self._reference = reference
+            watch.compare(reference, await self._workshop.told(plan) if plan is not None else None)
 
     # Health ----------------------------------------------------------------------------------------------------------
 

@@ -48,7 +48,7 @@ def statistics_of(snapshot: Snapshot, generation: int, max_bytes: int) -> Statis
         whole = bare.model_copy(update={"cells": _with_sketches(found, counts, most)})
         if len(whole.model_dump_json()) <= most_bytes:
             return whole
-    while len(whole.model_dump_json()) > most_bytes:
+    while whole.cells and len(whole.model_dump_json()) > most_bytes:
         whole = bare.model_copy(update={"cells": whole.cells[: len(whole.cells) * 4 // 5]})
     return whole
 
@@ -68,18 +68,26 @@ def say(store: SampleStore, template_sha256: str, fresh: Statistics) -> Statisti
 
     Args: store: keeps what was said. template_sha256: of the plan; another federation may count generations alike.
     """
-    key = f"{_SAID}-{template_sha256[:16]}"
-    kept = store.get(key)
-    if kept is not None:
-        said = Statistics.model_validate_json(kept)
-        if said.generation == fresh.generation and not may_renew(said, fresh):
-            return said
-    store.put(key, fresh.model_dump_json().encode())
+    before = said(store, template_sha256, fresh.generation)
+    if before is not None and not may_renew(before, fresh):
+        return before
+    store.put(_key(template_sha256), fresh.model_dump_json().encode())
     return fresh
 
 
-def may_renew(said: Statistics, fresh: Statistics) -> bool:
+def said(store: SampleStore, template_sha256: str, generation: int) -> Statistics | None:
+    """What was said last, if it was in this generation."""
+    kept = store.get(_key(template_sha256))
+    before = Statistics.model_validate_json(kept) if kept is not None else None
+    return before if before is not None and before.generation == generation else None
+
+
+def _key(template_sha256: str) -> str:
+    return f"{_SAID}-{template_sha256[:16]}"
+
+
+def may_renew(before: Statistics, fresh: Statistics) -> bool:
     """Whether there is much more to say, and no cell of fewer than ten rows follows from the difference."""
-    before = {(cell.slot, cell.feature): cell.moments.n for cell in said.cells}
-    grown = [cell.moments.n - before.get((cell.slot, cell.feature), 0) for cell in fresh.cells]
-    return fresh.rows >= MORE_ROWS * said.rows and all(more >= MIN_CELL for more in grown)
+    known = {(cell.slot, cell.feature): cell.moments.n for cell in before.cells}
+    grown = [cell.moments.n - known.get((cell.slot, cell.feature), 0) for cell in fresh.cells]
+    return fresh.rows >= MORE_ROWS * before.rows and all(more >= MIN_CELL for more in grown)

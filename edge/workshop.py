@@ -20,7 +20,7 @@ from edge.models import Model, ModelRefused, ModelStore, OwnModel, open_own, ope
 from edge.own_models import OwnModels
 from edge.review import Review, contenders, review
 from edge.scoring import Snapshot
-from edge.statistics import say, statistics_of
+from edge.statistics import said, say, statistics_of
 from edge.store import SampleStore
 from edge.trainer_client import TrainerError, TrainerProcess
 from edge.trainer_desk import TrainerDesk
@@ -295,6 +295,10 @@ class Workshop:
         assert plan is not None  # the snapshot is of its contract
         fresh = await on(self._scoring, lambda: statistics_of(snapshot, generation, plan.chunk_bytes))
         return await on(self._store_thread, lambda: say(self._store, plan.template.sha256, fresh))
+
+    async def told(self, plan: Plan) -> Statistics | None:
+        """The statistics that this plant published for a plan."""
+        return await on(self._store_thread, lambda: said(self._store, plan.template.sha256, plan.generation))
 
     # Training --------------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from uns_topics.envelope import Envelope, PayloadError, seal, unseal
 from uns_topics.model import Value
 from uns_topics.plan import Plan
 from uns_topics.presence import AggregatorStatus, BridgeStatus, ParticipantStatus, Route
+from uns_topics.reference import Reference
 from uns_topics.reports import DataQuality, Evaluation, LastUpdate, Statistics
 from uns_topics.rounds import History, Receipt, RoundAnnouncement, VersionManifest
 from uns_topics.topics import FlTopic, Kind
@@ -17,6 +18,7 @@ PAYLOADS: dict[Kind, type[Value]] = {
     Kind.ROUND: RoundAnnouncement,
     Kind.MODEL_CURRENT: VersionManifest,
     Kind.MODEL_CANDIDATE: VersionManifest,
+    Kind.REFERENCE: Reference,
     Kind.HISTORY: History,
     Kind.RECEIPT: Receipt,
     Kind.ROUTE: Route,

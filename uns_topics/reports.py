@@ -132,7 +132,11 @@ class QualityFinding(Value):
     check: QualityCheck
     feature: Identifier | None = None
     verdict: Literal["warn", "hold"]
-    value: float = Field(ge=0, le=1e9, description="a share; for rate: samples per hour of an instance")
+    value: float = Field(
+        ge=0,
+        le=1e9,
+        description="a share; for rate: samples per hour of an instance; for units: their factor",
+    )
 
 
 class DataQuality(Value):

@@ -22,6 +22,8 @@ MIN_CELL = 10
 """Cells (a feature at an operating point, a class, a bin) with fewer rows are not told: nobody is singled out."""
 MIN_DEVIATION = 1e-4
 """Floor of a deviation, as a share of the contract's range: wide ranges hold narrow operating points."""
+PARTICIPANT_CAP = 0.5
+"""The most of a pooled cell's rows that one participant stands for."""
 CLASS_WEIGHT_RANGE = (1.0, 20.0)
 
 
@@ -118,7 +120,7 @@ def is_hidden(rest: int, minimum: int = MIN_CELL) -> bool:
     return rest == 0 or rest >= minimum
 
 
-def pool(participants: Iterable[Cells], cap: float = 0.5) -> dict[int, dict[str, Moments]]:
+def pool(participants: Iterable[Cells], cap: float = PARTICIPANT_CAP) -> dict[int, dict[str, Moments]]:
     """Sum cells over participants; in each cell one participant weighs at most `cap` of the rows.
 
     With a single participant there is nobody to be capped against. The order of participants does not matter beyond
@@ -131,14 +133,17 @@ def pool(participants: Iterable[Cells], cap: float = 0.5) -> dict[int, dict[str,
                 by_cell.setdefault((slot, name), []).append(moments)
     pooled: dict[int, dict[str, Moments]] = {}
     for (slot, name), parts in sorted(by_cell.items()):
-        total = sum(m.n for m in parts)
-        kept = []
-        for moments in parts:
-            others = total - moments.n
-            limit = others * cap / (1 - cap)
-            kept.append(moments.scaled(limit / moments.n) if others > 0 and moments.n > limit else moments)
+        shares = capped_shares([moments.n for moments in parts], cap)
+        kept = [m if share == 1 else m.scaled(share) for m, share in zip(parts, shares, strict=True)]
         pooled.setdefault(slot, {})[name] = sum(kept[1:], start=kept[0])
     return pooled
+
+
+def capped_shares(rows: Sequence[int], cap: float = PARTICIPANT_CAP) -> list[float]:
+    """What part of each participant's rows counts, so that none has more than `cap` of all; alone, all of them."""
+    total = sum(rows)
+    limits = [(total - n) * cap / (1 - cap) for n in rows]
+    return [limit / n if 0 < limit < n else 1.0 for n, limit in zip(rows, limits, strict=True)]
 
 
 def fill_standardisation(vector: Vector, table: TensorTable, contract: Contract, pooled: Cells) -> Vector:

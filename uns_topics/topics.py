@@ -39,6 +39,7 @@ class Kind(Enum):
     MODEL_CANDIDATE = ("down/model/candidate", True, "json")
     MODEL_CHUNK = ("down/model/{version}/{index}", True, "binary")
     DELTA_CHUNK = ("down/delta/{version}/{index}", True, "binary")
+    REFERENCE = ("down/reference", True, "json")
     HISTORY = ("down/history", True, "json")
     RECEIPT = ("down/receipt/{participant}", False, "json")
     ROUTE = ("down/to/{participant}/via", True, "json")
@@ -117,7 +118,14 @@ class FlTopic:
         raise TopicError(f"{text[:200]!r} is no topic of the fl tree")
 
 
-SHARED = (Kind.AGGREGATOR_STATUS, Kind.PLAN, Kind.ROUND, Kind.MODEL_CURRENT, Kind.MODEL_CANDIDATE)
+SHARED = (
+    Kind.AGGREGATOR_STATUS,
+    Kind.PLAN,
+    Kind.ROUND,
+    Kind.MODEL_CURRENT,
+    Kind.MODEL_CANDIDATE,
+    Kind.REFERENCE,
+)
 """What every participant of a federation reads."""
 OWN = (Kind.RECEIPT, Kind.ROUTE)
 """What is said to one participant alone."""

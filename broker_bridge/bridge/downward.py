@@ -23,6 +23,7 @@ MIRRORED = (
     Kind.ROUND,
     Kind.MODEL_CURRENT,
     Kind.MODEL_CANDIDATE,
+    Kind.REFERENCE,
     Kind.HISTORY,
 )
 """JSON that every plant of the federation gets; `receipt` and `to` go to the one that they name."""

@@ -20,6 +20,7 @@ from uns_topics.presence import (
     Variant,
     Want,
 )
+from uns_topics.reference import FeatureReference, Reference
 from uns_topics.reports import (
     DataQuality,
     Evaluation,
@@ -160,6 +161,12 @@ BODIES: dict[Kind, Value] = {
             ),
         ),
         current=2,
+    ),
+    Kind.REFERENCE: Reference(
+        generation=1,
+        features=(
+            FeatureReference(feature="paste_volume", sites=3, rows=2160, quantiles=(71.5, 88.0, 99.25, 110.5, 128.0)),
+        ),
     ),
     Kind.RECEIPT: Receipt(id=UPDATE_MANIFEST.id, result="missing", chunks=(0, 2)),
     Kind.STATUS: ParticipantStatus(

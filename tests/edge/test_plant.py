@@ -24,6 +24,7 @@ from edge.plant import Plant, Served
 from edge.quality import QualityCounters
 from edge.signal_map import SignalMap
 from edge.store import SampleStore
+from edge.unit_watch import UnitWatch
 from tests.aio import Inbox, run
 from tests.edge.versions import CONTRACT, LINE, model_of
 from uns_topics.presence import Variant
@@ -81,6 +82,7 @@ class World:
             max_batch=7,
             inputs=InputCheck(CONTRACT),
             quality=QualityCounters(CONTRACT),
+            units=UnitWatch(CONTRACT),
             on_stored=lambda: None,
             stale_after_s=stale_after_s,
             wall_clock=lambda: self.now,

@@ -1,0 +1,91 @@
+"""What all plants look like: pooled from their sketches, told of three plants at least."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aggregator.statistics import reference
+from uns_topics.contract import Contract, EventSample, Feature, Metric, NoLabel
+from uns_topics.reference import LEVELS
+from uns_topics.reports import FeatureCell, Statistics
+from uns_topics.sketch import Sketch, grid_of
+from uns_topics.standardisation import Moments
+
+CONTRACT = Contract(
+    federation="sums",
+    features=(
+        Feature(name="oven", unit="degC", minimum=0, maximum=300),
+        Feature(name="current", unit="A", minimum=-10, maximum=10),
+    ),
+    label=NoLabel(),
+    sample=EventSample(key="board"),
+    metric=Metric.RMSE,
+)
+
+
+def told(values: np.ndarray, *features: str, slot: int = 0) -> Statistics:
+    by_name = {f.name: f for f in CONTRACT.features}
+    moments = Moments(n=len(values), sum=0.0, sum_squares=0.0)
+    return Statistics(
+        generation=1,
+        rows=len(values),
+        label_counts=(),
+        cells=tuple(
+            FeatureCell(
+                slot=slot, feature=name, moments=moments, sketch=Sketch.of(grid_of(by_name[name]).count(values))
+            )
+            for name in features
+        ),
+    )
+
+
+def oven(seed: int, n: int = 1000, mean: float = 240.0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(mean, 5, n)
+
+
+def test_quantiles_are_those_of_all_rows() -> None:
+    plants = [oven(i) for i in range(4)]
+    found = reference(1, CONTRACT, [told(values, "oven") for values in plants], 100_000)
+    assert found is not None
+    (only,) = found.features
+    assert (only.feature, only.sites, only.rows) == ("oven", 4, 4000)
+    np.testing.assert_allclose(only.quantiles, np.quantile(np.concatenate(plants), LEVELS), atol=1.2)
+
+
+def test_of_two_plants_nothing_is_told() -> None:
+    assert reference(1, CONTRACT, [told(oven(i), "oven") for i in range(2)], 100_000) is None
+    three = [told(oven(0), "oven"), told(oven(1), "oven", "current"), told(oven(2), "oven", "current")]
+    found = reference(1, CONTRACT, three, 100_000)
+    assert found is not None
+    assert [one.feature for one in found.features] == ["oven"]
+
+
+def test_a_large_plant_weighs_half_as_in_the_standardisation() -> None:
+    parts = [told(oven(0, 100_000, 280), "oven"), told(oven(1, 500, 220), "oven"), told(oven(2, 500, 220), "oven")]
+    found = reference(1, CONTRACT, parts, 100_000)
+    assert found is not None
+    (only,) = found.features
+    assert only.rows == pytest.approx(2000, abs=1)
+    assert only.quantiles[1] == pytest.approx(220, abs=2)
+    assert only.quantiles[3] == pytest.approx(280, abs=2)
+
+
+def test_cells_without_a_sketch_or_of_one_operating_point_don_t_count() -> None:
+    whole = [told(oven(i), "oven") for i in range(2)]
+    without_sketch = Statistics(
+        generation=1, rows=10, label_counts=(), cells=(whole[0].cells[0].model_copy(update={"sketch": None}),)
+    )
+    assert reference(1, CONTRACT, [*whole, without_sketch], 100_000) is None
+    assert reference(1, CONTRACT, [*whole, told(oven(3), "oven", slot=1)], 100_000) is None
+
+
+def test_features_that_no_longer_fit_are_left_out() -> None:
+    plants = [told(oven(i), "oven", "current") for i in range(3)]
+    whole = reference(1, CONTRACT, plants, 100_000)
+    assert whole is not None
+    assert len(whole.features) == 2
+    less = reference(1, CONTRACT, plants, len(whole.model_dump_json()) - 1)
+    assert less is not None
+    assert [one.feature for one in less.features] == ["oven"]
+    assert reference(1, CONTRACT, plants, 10) is None
