@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from uns_topics.codes import Code
-from uns_topics.model import Count, Sha256, Slug, TransferId, Value, Version
+from uns_topics.model import Count, Identifier, Sha256, Slug, TransferId, Value, Version
 from uns_topics.rounds import RoundSummary
 from uns_topics.template import Lineage
 
@@ -159,6 +159,7 @@ class FillBootstrap(Value):
     version: Version
     base: Version
     participants: tuple[Slug, ...]
+    kept: tuple[Identifier, ...] = Field(default=(), description="features whose standardisation stays as it is")
 
 
 class Aggregate(Value):

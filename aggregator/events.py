@@ -11,8 +11,16 @@ from pydantic import Field, TypeAdapter
 
 from aggregator.state import Rules, Scores, VersionRef
 from uns_topics.codes import Code
-from uns_topics.model import Boot, Count, Sha256, Slug, TransferId, Value, Version
+from uns_topics.model import Boot, Count, Identifier, Sha256, Slug, TransferId, Value, Version
 from uns_topics.presence import ParticipantStatus
+
+
+class Inherited(Value):
+    """What a generation's first version took over from one of an earlier generation."""
+
+    version: VersionRef
+    features: tuple[Identifier, ...] = Field(max_length=1000, description="whose standardisation it keeps")
+    complete: bool = Field(description="it keeps all of it: no statistics are needed to standardise")
 
 
 class GenerationStarted(Value):
@@ -22,6 +30,7 @@ class GenerationStarted(Value):
     rules: Rules
     base: VersionRef
     imported: bool
+    inherited: Inherited | None = None
 
 
 class Started(Value):

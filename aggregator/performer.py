@@ -174,6 +174,8 @@ def tidy(workshop: Workshop, state: State) -> None:
     kept = [*store.newest_versions(max(KEPT_VECTORS, 1 + keep_rounds)), (state.current.version, state.current.sha256)]
     if lineage.parent is not None and (parent := store.version(lineage.parent)) is not None:
         kept.append((lineage.parent, parent[0]))
+    if state.former is not None:  # plants run it on, and the next change of meaning would start from it
+        kept.append((state.former.version, state.former.sha256))
     oldest = min(version for version, _ in kept)
     store.prune(state.last_round, oldest, keep_rounds=keep_rounds, spared_round=lineage.round_number)
     workshop.registry.prune(kept)
@@ -227,7 +229,7 @@ def fill(workshop: Workshop, state: State, effect: FillBootstrap) -> tuple[Event
     template = registry.template
     base = registry.vector(effect.base, state.current.sha256)
     given = (workshop.store.statistics(p, state.rules.generation) for p in effect.participants)
-    vector = statistics.fill(base, template.table, template.contract, given)
+    vector = statistics.fill(base, template.table, template.contract, given, effect.kept)
     sha256 = registry.keep(effect.version, vector)
     initial = workshop.strategy.init(template.table.elements(Role.WEIGHT))
     event = VersionMade(made=VersionRef(version=effect.version, sha256=sha256))

@@ -104,7 +104,10 @@ def _bootstrap(state: State, now: float) -> tuple[State, Outputs] | None:
         return finish_bootstrap(state, bootstrap), (PublishReference(),)
     version = state.next_version
     fill = FillBootstrap(
-        version=version, base=state.current.version, participants=tuple(sorted(bootstrap.label_counts))
+        version=version,
+        base=state.current.version,
+        participants=tuple(sorted(bootstrap.label_counts)),
+        kept=bootstrap.kept,
     )
     filling = bootstrap.but(filling=True, version=version)
     return state.but(bootstrap=filling, next_version=version + 1), (fill,)
@@ -241,7 +244,7 @@ def _evaluating(state: State, now: float) -> tuple[State, Outputs] | None:
             RecordVersionStatus(version=made.version, status="current"),
             _published(made.version, None, decision),
         )
-        state = buffer.promoted(state.but(current=made))
+        state = buffer.promoted(state.but(current=made, former=None))
         return _end_round(state, now, "promoted", decision, outputs)
     outputs = (
         RecordVersionStatus(version=made.version, status="refused"),

@@ -6,6 +6,7 @@ from aggregator.config import AggregatorConfig
 from aggregator.gate import Limits
 from aggregator.state import Rules
 from aggregator.strategies import buffer_of, carries_control, local_training, strategy_problems
+from uns_topics.contract import Contract
 from uns_topics.controls import full_bytes, max_control_norm
 from uns_topics.encodings import ENCODINGS
 from uns_topics.envelope import MAX_JSON_BYTES, WIRE_VERSION, Envelope, seal
@@ -21,10 +22,19 @@ class PlanError(ValueError):
     """The configuration and the model file make no plan; one line per reason."""
 
 
-def build_plan(template: Template, config: AggregatorConfig, generation: int, chunk_bytes: int | None = None) -> Plan:
+def build_plan(
+    template: Template,
+    config: AggregatorConfig,
+    generation: int,
+    chunk_bytes: int | None = None,
+    *,
+    contract: Contract | None = None,
+) -> Plan:
     """The plan of a generation.
 
-    Args: chunk_bytes: what the broker was found to take, where that is less than the configuration says.
+    Args:
+        chunk_bytes: what the broker was found to take, where that is less than the configuration says.
+        contract: of the same meaning as the template's, with the words and thresholds of today.
     Raises: PlanError: every reason at once.
     """
     if problems := _problems(template, config):
@@ -32,7 +42,7 @@ def build_plan(template: Template, config: AggregatorConfig, generation: int, ch
     size = chunk_bytes_of(template, config, chunk_bytes)
     plan = Plan(
         generation=generation,
-        contract=template.contract,
+        contract=contract or template.contract,
         contract_hash=template.contract.meaning_sha256,
         template=TemplateManifest(
             sha256=template.sha256,
@@ -104,7 +114,7 @@ def rules_of(plan: Plan, config: AggregatorConfig) -> Rules:
 
 
 def meaning_of(template: Template, config: AggregatorConfig) -> dict[str, object]:
-    """What makes a generation: if any of it changes, training starts anew. Everything in it is JSON."""
+    """What makes a generation: if any of it changes, another one begins. Everything in it is JSON."""
     return {
         "template": template.sha256,
         "contract": template.contract.meaning_sha256,

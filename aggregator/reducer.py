@@ -86,7 +86,7 @@ def _generation_started(state: State, event: GenerationStarted, now: float) -> t
             version=event.base.version,
             sha256=event.base.sha256,
             generation=event.rules.generation,
-            lineage=Lineage(origin="imported" if event.imported else "new"),
+            lineage=first_lineage(event),
             status="current",
         ),
         RecordManifest(version=event.base.version),
@@ -95,13 +95,18 @@ def _generation_started(state: State, event: GenerationStarted, now: float) -> t
         outputs += (RecordLate(counted_in=NOWHERE, updates=buffer.recounted(state.buffer)),)
     if state.current != event.base:
         outputs += (RecordVersionStatus(version=state.current.version, status="superseded"),)
+    inherited = event.inherited
+    bootstrap = Bootstrap(imported=event.imported)
+    if inherited is not None:
+        bootstrap = Bootstrap(imported=inherited.complete, kept=inherited.features)
     state = state.but(
         rules=event.rules,
         phase=Phase.BOOTSTRAP,
+        former=None if state.current == event.base else state.former or state.current,
         current=event.base,
         next_version=event.base.version + 1,
         class_weights=(),
-        bootstrap=Bootstrap(imported=event.imported),
+        bootstrap=bootstrap,
         round=None,
         candidate=None,
         asking=(),
@@ -112,6 +117,13 @@ def _generation_started(state: State, event: GenerationStarted, now: float) -> t
     )
     shown = PublishCurrent(version=event.base.version, reason="a new generation")
     return state, (*outputs, shown, PublishReference(), PublishHistory())
+
+
+def first_lineage(event: GenerationStarted) -> Lineage:
+    """Where a generation's first version comes from."""
+    if event.inherited is not None:
+        return Lineage(origin="warm-start", parent=event.inherited.version.version)
+    return Lineage(origin="imported" if event.imported else "new")
 
 
 def _started(state: State, event: Started, now: float) -> tuple[State, Outputs]:

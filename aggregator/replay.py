@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 from aggregator.config import AggregatorConfig
 from aggregator.effects import Aggregate
+from aggregator.founding import meaning_in
 from aggregator.performer import Workshop, make_version
 from aggregator.registry import Registry
 from aggregator.store import STRATEGY_STATE, Store, StoreError, sqlite_url
 from aggregator.strategies import carries_control, make_strategy
+from aggregator.templates import TemplateFiles
 from aggregator.vectors import VectorError, VectorFiles
+from uns_topics.plan import Strategy
 from uns_topics.steps import StepError, read_header
 from uns_topics.template import Lineage, read_model_file
 from uns_topics.tensors import vector_sha256
@@ -45,7 +48,7 @@ def replay(config: AggregatorConfig, version: int) -> Replayed:
 
     Raises: ReplayError, StoreError. OSError, TemplateError: the model file can't be read.
     """
-    template = read_model_file(config.model.read_bytes()).template
+    model = read_model_file(config.model.read_bytes())
     if config.database is None and not (config.data_dir / "aggregator.db").exists():
         raise ReplayError(f"{config.data_dir}: no aggregator has run on this directory")
     store = Store(config.database or sqlite_url(config.data_dir))
@@ -60,14 +63,21 @@ def replay(config: AggregatorConfig, version: int) -> Replayed:
         if parent is None:
             raise ReplayError(f"version {lineage.parent}, which it was made from, is not in the store")
         step = store.step(version)
+        meaning = meaning_in(store, store.generation(version) or 0)
+        templates = TemplateFiles(config.data_dir / "templates")
+        template, strategy = model.template, config.strategy
+        encodings: tuple[str, ...] = config.encodings
+        if meaning is not None:  # it may be of an earlier generation than the configuration
+            template, encodings = templates.read(meaning["template"]), tuple(meaning["encodings"])
+            strategy = Strategy.model_validate(meaning["strategy"])
         workshop = Workshop(
             store,
             Registry(template, 0, VectorFiles(config.data_dir / "vectors"), lambda *_: (math.nan,)),
-            make_strategy(config.strategy),
-            config.encodings,
+            make_strategy(strategy),
+            encodings,
             config.data_dir,
             read_header(step).encoding if step is not None else None,
-            carries_control(config.strategy),
+            carries_control(strategy),
         )
         participants = tuple(one.participant for one in store.counted(lineage.round_number))
         if len(participants) != lineage.contributors:

@@ -118,6 +118,7 @@ async def run_aggregator(
     stop: asyncio.Event,
     takeover: bool = False,
     from_model: Path | None = None,
+    cold_start: bool = False,
     around: Surroundings | None = None,
 ) -> int:
     """Run one federation's aggregator until `stop` is set or it has to end.
@@ -125,6 +126,7 @@ async def run_aggregator(
     Args:
         takeover: start although another aggregator seems to run; it ends when it sees our higher epoch.
         from_model: a model file to go on from: its standardisation is kept.
+        cold_start: a new generation begins with the model file's own parameters.
 
     Returns: an `ExitCode`: 0 stopped, 2 unusable configuration, model or store, 4 refused by the broker, 5 fenced off.
     """
@@ -135,7 +137,9 @@ async def run_aggregator(
             try:
                 limit = store.get(_CHUNK_LIMIT)
                 golden = world.golden or _onnxruntime()
-                foundation = await asyncio.to_thread(found, config, from_model, store, golden, world.clock(), limit)
+                foundation = await asyncio.to_thread(
+                    found, config, from_model, store, golden, world.clock(), limit, cold_start=cold_start
+                )
                 return await _Service(config, foundation, store, world, takeover).run(stop)
             finally:
                 store.close()
@@ -380,7 +384,9 @@ class _Service:
                 f"{why}: its limit is below {MIN_CHUNK_BYTES + WRAPPING_BYTES} bytes a message, too little for models; "
                 "raise it (Mosquitto: message_size_limit, max_packet_size)"
             )
-        plan = await asyncio.to_thread(build_plan, self._template, self._config, self._plan.generation, size)
+        plan = await asyncio.to_thread(
+            build_plan, self._template, self._config, self._plan.generation, size, contract=self._plan.contract
+        )
         _LOG.warning("%s: chunks go from %d to %d bytes", why, self._plan.chunk_bytes, plan.chunk_bytes)
         await asyncio.to_thread(self._store.put, _CHUNK_LIMIT, plan.chunk_bytes)
         self._plan = plan

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import Field
 
 from uns_topics.codes import Code
-from uns_topics.model import Boot, Count, Sha256, Slug, TransferId, Value, Version
+from uns_topics.model import Boot, Count, Identifier, Sha256, Slug, TransferId, Value, Version
 from uns_topics.plan import Tolerances, Training
 from uns_topics.presence import ParticipantStatus
 from uns_topics.reports import Sums
@@ -165,7 +165,8 @@ class Candidate(Evolving):
 class Bootstrap(Evolving):
     """Before a generation's first round: who sent statistics, and whether the buffers are being filled."""
 
-    imported: bool
+    imported: bool = Field(description="the first version keeps its standardisation: none is filled")
+    kept: tuple[Identifier, ...] = Field(default=(), description="features whose standardisation it inherited")
     label_counts: Mapping[Slug, tuple[Count, ...]] = Field(default_factory=dict)
     quorum_since: float | None = None
     filling: bool = False
@@ -182,6 +183,9 @@ class State(Evolving):
     epoch: int = Field(ge=1)
     at: float = Field(description="time of the last step")
     current: VersionRef
+    former: VersionRef | None = Field(
+        default=None, description="of an earlier generation; plants run it until a round of this one made a version"
+    )
     next_version: Version
     link_since: float | None = Field(default=None, description="our own connection is up since; None: it is down")
     class_weights: tuple[float, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -14,9 +14,18 @@ from uns_topics.standardisation import Moments, capped_shares, fill_standardisat
 from uns_topics.tensors import TensorTable, Vector
 
 
-def fill(base: Vector, table: TensorTable, contract: Contract, statistics: Iterable[Statistics]) -> Vector:
-    """The base with its standardisation filled from everybody's cells. Args: statistics: in participant order."""
-    return fill_standardisation(base, table, contract, pool([_cells(one) for one in statistics]))
+def fill(
+    base: Vector,
+    table: TensorTable,
+    contract: Contract,
+    statistics: Iterable[Statistics],
+    kept: Collection[str] = (),
+) -> Vector:
+    """The base with its standardisation filled from everybody's cells.
+
+    Args: statistics: in participant order; kept: features whose standardisation stays as the base has it.
+    """
+    return fill_standardisation(base, table, contract, pool([_cells(one) for one in statistics]), kept)
 
 
 def reference(

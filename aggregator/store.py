@@ -227,6 +227,13 @@ class Store:
             return None
         return row.sha256, None if row.manifest is None else VersionManifest.model_validate_json(row.manifest)
 
+    def generation(self, version: int) -> int | None:
+        """The generation of a version; None where there is no such version."""
+        t = tables.versions
+        with self._transaction() as connection:
+            found: int | None = connection.execute(select(t.c.generation).where(t.c.version == version)).scalar()
+        return found
+
     def newest_versions(self, count: int) -> list[tuple[int, str]]:
         """Numbers and SHA-256 of the newest versions."""
         t = tables.versions

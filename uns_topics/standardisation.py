@@ -6,7 +6,7 @@ exact enough and no feature's unit dominates. Inside the graph the same clip and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -146,15 +146,20 @@ def capped_shares(rows: Sequence[int], cap: float = PARTICIPANT_CAP) -> list[flo
     return [limit / n if 0 < limit < n else 1.0 for n, limit in zip(rows, limits, strict=True)]
 
 
-def fill_standardisation(vector: Vector, table: TensorTable, contract: Contract, pooled: Cells) -> Vector:
+def fill_standardisation(
+    vector: Vector, table: TensorTable, contract: Contract, pooled: Cells, kept: Collection[str] = ()
+) -> Vector:
     """A copy of `vector` with its standardisation tables (slots, F) filled.
 
-    A slot without statistics takes slot 0's; a feature without any takes the middle and a quarter of its range.
+    A slot without statistics takes slot 0's; a feature without any takes the middle and a quarter of its range. What is
+    in `kept` stays as it is.
     """
     filled = vector.copy()
     mean = table.view(filled, MEAN_TENSOR)
     deviation = table.view(filled, DEVIATION_TENSOR)
     for column, name in enumerate(contract.feature_names):
+        if name in kept:
+            continue
         whole = pooled.get(0, {}).get(name)
         for slot in range(contract.slots):
             moments = pooled.get(slot, {}).get(name, whole)

@@ -63,8 +63,9 @@ class TemplateInfo(Value):
 class Lineage(Value):
     """Where a version comes from."""
 
-    origin: Literal["new", "statistics", "round", "imported"]
+    origin: Literal["new", "statistics", "round", "imported", "warm-start"]
     parent: Version | None = None
+    """Of `warm-start`: the last version of an earlier generation."""
     round_number: int | None = Field(default=None, ge=0, le=2**31)
     contributors: int = Field(default=0, ge=0, le=2**31)
 
@@ -94,6 +95,19 @@ class Template:
     @property
     def contract(self) -> Contract:
         return self.info.contract
+
+    @cached_property
+    def graph_sha256(self) -> str:
+        """Hash of the graph alone: templates whose contracts differ in words only have the same."""
+        position, _ = _entries(self.skeleton)[TEMPLATE_KEY]
+        return hashlib.sha256(self.skeleton[:position]).hexdigest()
+
+    def means_the_same(self, other: Template) -> bool:
+        """Whether vectors of the one are vectors of the other, and say the same of the same samples."""
+        mine, theirs = self.info, other.info
+        is_same_contract = mine.contract.meaning_sha256 == theirs.contract.meaning_sha256
+        is_same_network = (mine.network, mine.table) == (theirs.network, theirs.table)
+        return is_same_contract and is_same_network and self.graph_sha256 == other.graph_sha256
 
     @property
     def table(self) -> TensorTable:

@@ -210,6 +210,7 @@ def _print(model: ModelFile, size: int) -> None:
         "statistics": "standardised by statistics",
         "round": f"aggregated in round {lineage.round_number} from {lineage.contributors} updates",
         "imported": "imported",
+        "warm-start": "warm start of a generation",
     }[lineage.origin]
     parent = f", from version {lineage.parent}" if lineage.parent is not None else ""
     console.print(f"lineage     {origin}{parent}")

@@ -56,6 +56,11 @@ def register(subparsers: Subparsers) -> None:
         "--from", dest="from_model", type=Path, metavar="FILE", help="start from a model of the same template"
     )
     aggregator.add_argument(
+        "--cold-start",
+        action="store_true",
+        help="if this run opens a new generation: begin with the model file's parameters, not the last version's",
+    )
+    aggregator.add_argument(
         "--takeover", action="store_true", help="replace an aggregator that seems to be live, by raising the epoch"
     )
     broker = add_command(
@@ -128,7 +133,13 @@ def run_aggregator(arguments: argparse.Namespace) -> int:
             raise CommandError(f"{file}: no such file; `headgate model new` makes a base model", Exit.NOT_FOUND)
     _prove_model(arguments.from_model or config.model)
     return run_service(
-        lambda stop: run(config, takeover=arguments.takeover, from_model=arguments.from_model, stop=stop)
+        lambda stop: run(
+            config,
+            takeover=arguments.takeover,
+            from_model=arguments.from_model,
+            cold_start=arguments.cold_start,
+            stop=stop,
+        )
     )
 
 
