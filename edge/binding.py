@@ -93,7 +93,7 @@ class BoundMap:
         by_row: window samples whose features all come in one message of one source: each message is a row.
     """
 
-    instance: str
+    instance: TopicPattern
     sources: tuple[BoundSource, ...]
     tags: Mapping[int, BoundFeature]
     keyed: frozenset[int]
@@ -107,7 +107,7 @@ class BoundMap:
 
     def instance_path(self, captures: Mapping[str, str]) -> str:
         """The instance of captured segments, echoed byte for byte."""
-        return "/".join(captures[s[1:-1]] if s.startswith("{") else s for s in self.instance.split("/"))
+        return self.instance.fill(captures)
 
 
 def bind(signal_map: SignalMap, contract: Contract) -> BoundMap:
@@ -135,14 +135,17 @@ class _Binder:
 
     def bind(self) -> BoundMap:
         signal_map = self._map
-        names = TopicPattern(signal_map.instance).names
+        instance = TopicPattern(signal_map.instance)
         sources = []
         for number, source in enumerate(signal_map.sources):
             place = f"sources[{number}]"
             pattern = TopicPattern(source.topic)
-            if missing := [name for name in names if name not in pattern.names]:
+            if missing := [name for name in instance.names if name not in pattern.names]:
                 listed = ", ".join(f"{{{name}}}" for name in missing)
                 self._problem(f"{place}.topic", f"{source.topic!r} does not capture {listed}, which `instance` needs")
+            elif pattern.deep in instance.names and pattern.deep != instance.deep:
+                deep = f"{{{pattern.deep}...}}"
+                self._problem(f"{place}.topic", f"{deep} takes several segments: write it so in `instance`, too")
             self._check_rule(place, source)
             sources.append(
                 BoundSource(
@@ -164,7 +167,7 @@ class _Binder:
         if self._problems:
             raise MapError(self._problems)
         return BoundMap(
-            instance=signal_map.instance,
+            instance=instance,
             sources=tuple(sources),
             tags=self._tags,
             keyed=frozenset(self._keyed_at),
@@ -199,8 +202,8 @@ class _Binder:
                 index,
                 feature.feature,
                 source.field_of(feature),
-                scale,
-                offset,
+                scale * feature.scale,
+                scale * feature.offset + offset,
                 feature.join,
                 feature.max_age_s,
                 feature.unit == "",

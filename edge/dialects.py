@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -33,7 +33,7 @@ class Form(StrEnum):
     """How a source writes its messages."""
 
     UMH = "umh"
-    """`{"timestamp_ms", "value"}`."""
+    """`{"timestamp_ms", "value"}`; classic: `{"timestamp_ms", ...}` with one or more tags by name."""
     VQT = "vqt"
     """One JSON object with value, quality and timestamp under configurable keys."""
     FLAT = "flat"
@@ -82,18 +82,24 @@ def no_decoder(_: bytes) -> Refusal:
 def make_decoder(
     form: Form,
     *,
+    fields: Collection[str] = (VALUE,),
     quality_key: str = "quality",
     timestamp_key: str = "timestamp",
     timestamp_format: TimestampFormat = TimestampFormat.MS,
 ) -> Decoder:
-    """The decoder of one source. Keys and timestamp format count for `vqt` and `flat`."""
+    """The decoder of one source.
+
+    Args:
+        fields: what its source reads. A name with dots that is no key itself is a path into nested objects.
+        quality_key, timestamp_key, timestamp_format: of `vqt` and `flat`.
+    """
     if form is Form.SPARKPLUG:
         return no_decoder
     if form is Form.SCALAR:
         return _decode_scalar
     if form is Form.UMH:
-        return _decode_umh
-    return _object_decoder(quality_key, timestamp_key, timestamp_format)
+        return _umh_decoder(set(fields) <= {VALUE}, _paths(fields))
+    return _object_decoder(quality_key, timestamp_key, timestamp_format, _paths([*fields, quality_key, timestamp_key]))
 
 
 def read_number(value: Any, *, allow_bool: bool = False) -> float | Refusal | None:
@@ -177,6 +183,7 @@ def read_timestamp(value: Any, form: TimestampFormat) -> float | Refusal:
     return seconds
 
 
+_ABSENT = object()
 _JSON_NAMES: dict[type, str] = {str: "a text", bool: "true or false", list: "a list", dict: "an object"}
 _PARSE = json.JSONDecoder().decode  # NaN and Infinity pass here as floats; read_number refuses them field by field
 
@@ -195,27 +202,58 @@ def _read_object(payload: bytes) -> dict[str, Any] | Refusal:
     return content
 
 
-def _decode_umh(payload: bytes) -> Decoded | Refusal:
-    content = _read_object(payload)
-    if type(content) is Refusal:
-        return content
-    assert isinstance(content, dict)
-    if VALUE not in content or "timestamp_ms" not in content:
-        return Refusal("undecodable", "no timestamp_ms and value")
-    stamp = content["timestamp_ms"]
-    if type(stamp) is int and 0 <= stamp < MAX_TIME_S * 1000:
-        return Decoded(stamp / 1000, content)
-    time_s = read_timestamp(stamp, TimestampFormat.MS)
-    if isinstance(time_s, Refusal):
-        return time_s
-    return Decoded(time_s, content)
+_Paths = tuple[tuple[str, tuple[str, ...]], ...]
 
 
-def _object_decoder(quality_key: str, timestamp_key: str, form: TimestampFormat) -> Decoder:
+def _paths(fields: Iterable[str]) -> _Paths:
+    """Names that may lead into nested objects."""
+    return tuple((name, tuple(name.split("."))) for name in sorted(set(fields)) if "." in name)
+
+
+def _reach(content: dict[str, Any], paths: _Paths) -> None:
+    """Put what lies deeper under its whole name, beside the keys; a key that is spelt so wins."""
+    for name, path in paths:
+        if name in content:
+            continue
+        found: Any = content
+        for key in path:
+            found = found.get(key, _ABSENT) if type(found) is dict else _ABSENT
+            if found is _ABSENT:
+                break
+        else:
+            content[name] = found
+
+
+def _umh_decoder(is_single: bool, paths: _Paths) -> Decoder:
+    """Args: is_single: the source reads the value alone, so that a message without one is none of its own."""
+
+    def decode(payload: bytes) -> Decoded | Refusal:
+        content = _read_object(payload)
+        if type(content) is Refusal:
+            return content
+        assert isinstance(content, dict)
+        stamp = content.get("timestamp_ms", _ABSENT)
+        if stamp is _ABSENT or (is_single and VALUE not in content):
+            return Refusal("undecodable", "no timestamp_ms and value" if is_single else "no timestamp_ms")
+        if paths:
+            _reach(content, paths)
+        if type(stamp) is int and 0 <= stamp < MAX_TIME_S * 1000:
+            return Decoded(stamp / 1000, content)
+        time_s = read_timestamp(stamp, TimestampFormat.MS)
+        if isinstance(time_s, Refusal):
+            return time_s
+        return Decoded(time_s, content)
+
+    return decode
+
+
+def _object_decoder(quality_key: str, timestamp_key: str, form: TimestampFormat, paths: _Paths) -> Decoder:
     def decode(payload: bytes) -> Decoded | Refusal:
         content = _read_object(payload)
         if isinstance(content, Refusal):
             return content
+        if paths:
+            _reach(content, paths)
         stamp = content.get(timestamp_key)
         time_s = read_timestamp(stamp, form) if stamp is not None else None
         if isinstance(time_s, Refusal):

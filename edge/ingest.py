@@ -23,7 +23,6 @@ from edge.sparkplug import Nodes, RebirthRequest, Update
 from edge.splits import SAID
 from edge.windows import TagGrid, Window, WindowBuilder
 from uns_topics.contract import ClassLabel, Contract, EventSample, RunToFailureLabel, WindowSample
-from uns_topics.filters import TopicPattern
 from uns_topics.sparkplug import NAMESPACE, MessageType, SparkplugTopic
 
 MAX_INSTANCES = 1000
@@ -158,13 +157,15 @@ class Ingest:
     def __init__(self, bound_map: BoundMap, contract: Contract) -> None:
         self._map = bound_map
         self._contract = contract
-        self._instances_pattern = TopicPattern(bound_map.instance)
-        self.filters: tuple[str, ...] = tuple(dict.fromkeys(s.declared.filter for s in bound_map.sources))
+        self.filters: tuple[str, ...] = tuple(
+            dict.fromkeys(topic_filter for s in bound_map.sources for topic_filter in s.declared.filters)
+        )
         self.counters: Counter[str] = Counter()
         self.messages = 0
         self._decoders = [
             make_decoder(
                 s.declared.form,
+                fields=s.fields,
                 quality_key=s.declared.keys.quality,
                 timestamp_key=s.declared.keys.timestamp,
                 timestamp_format=s.declared.timestamp_format,
@@ -183,7 +184,7 @@ class Ingest:
 
     def covers(self, instance: str) -> bool:
         """Whether the map's instances are named like this one."""
-        return self._instances_pattern.match(instance) is not None
+        return self._map.instance.match(instance) is not None
 
     def feed(self, topic: str, payload: bytes, *, retain: bool = False, arrival_s: float) -> list[Effect]:
         """What follows from one message; never raises on what a plant says.

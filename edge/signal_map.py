@@ -17,7 +17,10 @@ from uns_topics.model import FileValue, Identifier, Slug
 from uns_topics.sparkplug import NAMESPACE, MessageType
 
 DEFAULT_MAX_AGE_S = 600.0
-FIELD = "JSON key or metric name; needed for `flat` and `sparkplug`, else the value itself"
+FIELD = (
+    "JSON key (`a.b` goes into an object) or metric name; needed for `flat` and `sparkplug`, in `umh` for its classic "
+    "messages with several keys, else the value itself"
+)
 
 
 def _topic(text: str) -> str:
@@ -39,6 +42,13 @@ def _code(key: object) -> object:
     return read_text(key) or key
 
 
+def _not_zero(scale: float) -> float:
+    if scale == 0:
+        raise ValueError("a scale of 0 makes every value the same")
+    return scale
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False, ge=-1e30, le=1e30)]
 Topic = Annotated[str, AfterValidator(_topic)]
 InstancePath = Annotated[str, AfterValidator(_instance)]
 Code = Annotated[str, BeforeValidator(_code), Field(min_length=1, max_length=256)]
@@ -68,6 +78,10 @@ class FeatureField(FileValue):
     feature: Identifier = Field(description="name in the contract")
     field: FieldName | None = Field(default=None, description=FIELD)
     unit: str = Field(max_length=32, description="the plant's unit; converted to the contract's")
+    scale: Annotated[Finite, AfterValidator(_not_zero)] = Field(
+        default=1.0, description="for raw counts: the value in `unit` is scale * number + offset"
+    )
+    offset: Finite = 0.0
     join: Join = Field(default=Join.LAST, description="unkeyed sources: how readings become one number")
     max_age_s: float = Field(
         default=DEFAULT_MAX_AGE_S,
@@ -107,7 +121,10 @@ class EndOfRun(FileValue):
 class Source(FileValue):
     """Messages of one form under one topic pattern."""
 
-    topic: Topic = Field(description="captures `{name}` include those of `instance`; `+` and a last `#` are allowed")
+    topic: Topic = Field(
+        description="captures `{name}` include those of `instance`; `+` and a last `#` are allowed; `{name...}` takes "
+        "one to six segments, by one subscription per depth"
+    )
     form: Form
     keys: Keys = Keys()
     timestamp_format: TimestampFormat = Field(default=TimestampFormat.MS, description="umh is always ms")
@@ -130,7 +147,7 @@ class Source(FileValue):
             raise ValueError("a scalar message carries no time: its clock can only be arrival")
         if self.form is Form.SPARKPLUG:
             self._fits_sparkplug()
-        if self.form in (Form.UMH, Form.SCALAR):
+        if self.form is Form.SCALAR:
             for name in ("key", "group", "split", "end_of_run"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name}: a {self.form.value} message has one value; use form vqt or flat")
@@ -140,7 +157,7 @@ class Source(FileValue):
         for place, part in self.parts():
             if self.form in (Form.FLAT, Form.SPARKPLUG) and part.field is None:
                 raise ValueError(f"{place}.field: a {self.form.value} message has many fields, name one")
-            if self.form in (Form.UMH, Form.SCALAR) and part.field not in (None, VALUE):
+            if self.form is Form.SCALAR and part.field not in (None, VALUE):
                 raise ValueError(f"{place}.field: a {self.form.value} message only has {VALUE!r}")
         if not (self.features or self.key or self.group or self.context or self.label or self.end_of_run):
             raise ValueError("this source feeds nothing: name features, a key, a context, a label or an end of run")
@@ -148,7 +165,8 @@ class Source(FileValue):
 
     def _fits_sparkplug(self) -> None:
         segments = self.topic.split("/")
-        if len(segments) not in (4, 5) or segments[0] != NAMESPACE or segments[2] != "+" or "#" in segments:
+        is_deep = TopicPattern(self.topic).deep is not None or "#" in segments
+        if len(segments) not in (4, 5) or segments[0] != NAMESPACE or segments[2] != "+" or is_deep:
             raise ValueError(
                 f"topic {self.topic!r}: Sparkplug metrics are of a node, '{NAMESPACE}/group/+/node', or of a device, "
                 f"'{NAMESPACE}/group/+/node/device'; '+' stands for the message type"
@@ -175,20 +193,20 @@ class Source(FileValue):
         return self.keys.value if self.form is Form.VQT else VALUE
 
     @property
-    def filter(self) -> str:
+    def filters(self) -> tuple[str, ...]:
         """What to subscribe to. Of a Sparkplug node all is heard: its sequence numbers count over all messages."""
-        topic_filter = TopicPattern(self.topic).filter
+        filters = TopicPattern(self.topic).filters
         if self.form is not Form.SPARKPLUG:
-            return topic_filter
-        _, group, _, node, *_ = topic_filter.split("/")
-        return f"{NAMESPACE}/{group}/+/{node}/#"
+            return filters
+        _, group, _, node, *_ = filters[0].split("/")
+        return (f"{NAMESPACE}/{group}/+/{node}/#",)
 
     @property
     def command_filter(self) -> str | None:
         """Where its nodes are asked for their births; None of other forms."""
         if self.form is not Form.SPARKPLUG:
             return None
-        _, group, _, node, *_ = self.filter.split("/")
+        _, group, _, node, *_ = self.filters[0].split("/")
         return f"{NAMESPACE}/{group}/{MessageType.NCMD.value}/{node}"
 
     @property

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -30,14 +31,20 @@ CONTRACT = Contract.model_validate(yaml.safe_load(_CONTRACT))
 NOW = 1_800_000_000.0
 
 
-def block(form: str, language: str) -> str:
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```", SECTIONS[form], re.DOTALL | re.MULTILINE)
-    return str(found)
+def blocks(form: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", SECTIONS[form], re.DOTALL | re.MULTILINE)
 
 
-def ingest(form: str) -> tuple[Ingest, str]:
-    """The example's source, with what it lacks of the contract, and its topic at one line."""
-    source: dict[str, Any] = yaml.safe_load(block(form, "yaml"))
+EXAMPLES = [
+    (form, source, message)
+    for form in Form
+    for source, message in zip(blocks(form, "yaml"), blocks(form, "json"), strict=True)
+]
+
+
+def ingest(form: str, text: str) -> tuple[Ingest, str, dict[str, Any]]:
+    """The example's source, with what it lacks of the contract; its topic at one line; the source."""
+    source: dict[str, Any] = yaml.safe_load(text)
     assert source["form"] == form
     features = [
         {"feature": name, "field": name, "unit": unit}
@@ -52,7 +59,7 @@ def ingest(form: str) -> tuple[Ingest, str]:
     ]
     content = {"instance": "{site}/{line}", "sources": [source, *(one for one in rest if one["features"])]}
     made = Ingest(bind(SignalMap.model_validate(content), CONTRACT), CONTRACT)
-    return made, source["topic"].replace("{site}", "berlin").replace("{line}", "line1")
+    return made, source["topic"].replace("{site}", "berlin").replace("{line}", "line1"), source
 
 
 def test_every_form_has_its_section_and_its_row() -> None:
@@ -60,22 +67,31 @@ def test_every_form_has_its_section_and_its_row() -> None:
     assert re.findall(r"^\| `(\w+)` \|", DOCUMENT, re.MULTILINE) == list(Form)
 
 
-@pytest.mark.parametrize("form", [form for form in Form if form is not Form.SPARKPLUG])
-def test_an_example_is_read(form: str) -> None:
-    made, topic = ingest(form)
-    made.feed(topic, block(form, "json").strip().encode(), arrival_s=NOW)
+@pytest.mark.parametrize(("form", "source", "message"), [e for e in EXAMPLES if e[0] is not Form.SPARKPLUG])
+def test_an_example_is_read(form: str, source: str, message: str) -> None:
+    made, topic, declared = ingest(form, source)
+    effects = made.feed(topic, message.strip().encode(), arrival_s=NOW)
     assert (made.instances, made.messages, dict(made.counters)) == (("berlin/line1",), 1, {})
+    if not effects:  # tags: a board shows that each of them has a value
+        time_s = {"umh": 1_700_000_001, "vqt": 1_709_283_601}.get(form, NOW + 1)
+        board = {"timestamp": time_s * 1000, "board": "B-1"}
+        effects = made.feed("berlin/line1/boards", json.dumps(board).encode(), arrival_s=NOW + 1)
+    (sample,) = effects
+    positions = {feature.name: index for index, feature in enumerate(CONTRACT.features)}
+    fed = [positions[feature["feature"]] for feature in declared["features"]]
+    assert np.isfinite(sample.values[fed]).all()  # type: ignore[union-attr]
 
 
 def test_the_sparkplug_example_is_read() -> None:
-    made, topic = ingest("sparkplug")
+    ((_, source, message),) = [example for example in EXAMPLES if example[0] is Form.SPARKPLUG]
+    made, topic, _ = ingest("sparkplug", source)
     group, _, node, device = topic.split("/")[1:]
 
     def say(kind: MessageType, payload: Payload, device: str | None = None) -> list[Any]:
         return made.feed(str(SparkplugTopic(group, kind, node, device)), encode_payload(payload), arrival_s=NOW)
 
-    data = json.loads(block("sparkplug", "json"))
-    names = re.findall(r"field: ([^,]+),", block("sparkplug", "yaml"))
+    data = json.loads(message)
+    names = re.findall(r"field: ([^,]+),", source)
     births = tuple(Metric(name, alias, datatype=DataType.FLOAT) for alias, name in enumerate(names, start=1))
     say(MessageType.NBIRTH, Payload(data["timestamp"] - 1000, (), 0))
     say(MessageType.DBIRTH, Payload(data["timestamp"] - 1000, births, 1), device)

@@ -1,17 +1,23 @@
 """MQTT topic names, topic filters and the patterns of a plant's signal map (MQTT 3.1.1, section 4.7).
 
 A *pattern* is a topic filter whose single-level wildcards may carry a name: `acme/berlin/smt/{line}/printer/+/temp`.
+One of them may stand for several segments, `umh/v1/{path...}/_historian/temp`: MQTT has no such wildcard in the middle
+of a filter, so that is one filter per depth.
 Captured segments are the plant's own text and are handed on unchanged: spaces, dots and umlauts included.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 MAX_TOPIC_BYTES = 65_535
 """Longest topic in UTF-8 bytes (MQTT 3.1.1, section 4.7.3)."""
 
-_CAPTURE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+MAX_DEPTH = 6
+"""Most segments of a `{name...}`: the location of a UMH topic has up to six (enterprise to origin)."""
+
+_CAPTURE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(\.\.\.)?\}")
 
 
 def validate_topic(text: str) -> str:
@@ -57,30 +63,36 @@ class TopicPattern:
     """A topic filter with named segments, compiled once and matched against every message of a plant.
 
     Args:
-        text: segments joined by `/`; `{name}` captures one segment, `+` skips one, a last `#` covers the rest.
+        text: segments joined by `/`; `{name}` captures one segment, `{name...}` one to six, `+` skips one, a last `#`
+            covers the rest.
 
     Raises:
         ValueError: a sentence that names the pattern and what is wrong with it.
     """
 
-    __slots__ = ("_captures", "_count", "_literals", "_open_ended", "filter", "names", "text")
+    __slots__ = ("_captures", "_count", "_deep_at", "_literals", "_open_ended", "deep", "filters", "names", "text")
 
     def __init__(self, text: str) -> None:
         segments = text.split("/")
         captures: list[tuple[str, int]] = []
+        deep: list[int] = []
         for index, segment in enumerate(segments):
             capture = _CAPTURE.fullmatch(segment)
             if capture is not None:
                 captures.append((capture[1], index))
+                if capture[2]:
+                    deep.append(index)
             elif "{" in segment or "}" in segment:
                 raise ValueError(
                     f"topic pattern {text!r}: {segment!r} is no capture. A capture is a whole segment such as "
-                    "'{line}', named by letters, digits and '_'"
+                    "'{line}', named by letters, digits and '_', or '{path...}' for several segments"
                 )
         names = tuple(name for name, _ in captures)
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"topic pattern {text!r}: '{{{name}}}' stands in it more than once")
+        if len(deep) > 1 or (deep and segments[-1] == "#"):
+            raise ValueError(f"topic pattern {text!r}: only one part of it can be of any depth")
         positions = {index for _, index in captures}
         topic_filter = "/".join("+" if index in positions else segment for index, segment in enumerate(segments))
         try:
@@ -89,10 +101,18 @@ class TopicPattern:
             raise ValueError(f"topic pattern {text!r}: {error}") from None
         self.text = text
         """The pattern as written."""
-        self.filter: str = topic_filter
-        """What to subscribe to."""
+        self.filters: tuple[str, ...] = (topic_filter,)
+        """What to subscribe to: one filter, or one per depth."""
+        self.deep: str | None = None
+        """The name of the capture that takes several segments, if there is one."""
+        self._deep_at = deep[0] if deep else None
         self.names: tuple[str, ...] = names
         """Captured names in the order of their segments."""
+        if self._deep_at is not None:
+            plain = topic_filter.split("/")
+            before, after = plain[: self._deep_at], plain[self._deep_at + 1 :]
+            self.filters = tuple("/".join([*before, *["+"] * depth, *after]) for depth in range(1, MAX_DEPTH + 1))
+            self.deep = next(name for name, index in captures if index == self._deep_at)
         self._captures = tuple(captures)
         self._open_ended = segments[-1] == "#"
         fixed = segments[:-1] if self._open_ended else segments
@@ -105,14 +125,23 @@ class TopicPattern:
         """Return the captured segments by name (empty without captures), or None where the topic isn't covered."""
         segments = topic.split("/")
         count = self._count
+        at = self._deep_at
+        if at is not None and count < len(segments) < count + MAX_DEPTH:
+            depth = len(segments) - count + 1
+            segments[at : at + depth] = ["/".join(segments[at : at + depth])]
         if len(segments) != count and (not self._open_ended or len(segments) < count):
             return None
         for index, literal in self._literals:
             if segments[index] != literal:
                 return None
-        if topic.startswith("$") and not self.filter.startswith("$"):
+        if topic.startswith("$") and not self.text.startswith("$"):
             return None
         return {name: segments[index] for name, index in self._captures}
+
+    def fill(self, captures: Mapping[str, str]) -> str:
+        """The topic that has these segments. Raises: KeyError: a name is missing."""
+        named = {index: captures[name] for name, index in self._captures}
+        return "/".join(named.get(index, segment) for index, segment in enumerate(self.text.split("/")))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TopicPattern) and self.text == other.text

@@ -104,15 +104,18 @@ def _plant_edge(path: Path) -> PlantEdge:
 
     config = load(EdgeConfig, path)
     signals = validate(SignalMap, read_yaml(config.signal_map), str(config.signal_map))
-    inference, instances = config.inference, TopicPattern(signals.instance).filter
+    inference = config.inference
     home = inference.home_of(signals.instance_prefixes())
-    outputs = f"{instance_root(instances, config.federation, inference.out_root)}/+"
+    outputs = [
+        f"{instance_root(instances, config.federation, inference.out_root)}/+"
+        for instances in TopicPattern(signals.instance).filters
+    ]
     commands = dict.fromkeys(source.command_filter for source in signals.sources if source.command_filter is not None)
     state = (state_topic(signals.sparkplug.host),) if signals.sparkplug is not None else ()
     return PlantEdge(
         participant=config.participant,
-        reads=tuple(dict.fromkeys(source.filter for source in signals.sources)),
-        writes=(outputs, alive_topic(home, config.federation, config.participant)),
+        reads=tuple(dict.fromkeys(topic_filter for source in signals.sources for topic_filter in source.filters)),
+        writes=(*outputs, alive_topic(home, config.federation, config.participant)),
         asks=(*commands, *state),
     )
 

@@ -79,7 +79,7 @@ def fl_topics() -> list[str]:
 def plant_rules(name: str) -> tuple[BrokerAccess, list[str]]:
     """The rules of a plant from its signal map, written out once more; and topics of its own tree."""
     signals = yaml.safe_load((DEPLOY / "compose" / name / "signal-map.yaml").read_text("utf-8"))
-    tags = tuple(TopicPattern(source["topic"]).filter for source in signals["sources"])
+    tags = tuple(f for source in signals["sources"] for f in TopicPattern(source["topic"]).filters)
     home = signals["instance"].partition("/{")[0]
     writes = (f"{home}/+/_inference/{FEDERATION}/+", alive_topic(home, FEDERATION, name))
     pause = f"acme/{name}/_headgate/pause"

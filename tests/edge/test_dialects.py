@@ -31,6 +31,24 @@ SEEDS = {
 }
 
 
+def test_classic_umh_has_tags_by_name_and_nested_ones_by_path() -> None:
+    raw = b'{"timestamp_ms": 1700000000123, "temp": 21.5, "pos": {"x": 1, "in": {"y": null}}, "a.b": 3, "a": {"b": 4}}'
+    fields = ("temp", "pos.x", "pos.in.y", "pos.in.z", "temp.x", "a.b")
+    decoded = decode(Form.UMH, raw, fields=fields)
+    assert decoded.time_s == 1700000000.123
+    found = {name: decoded.fields[name] for name in fields if name in decoded.fields}
+    assert found == {"temp": 21.5, "pos.x": 1, "pos.in.y": None, "a.b": 3}
+    refused = make_decoder(Form.UMH, fields=fields)(b'{"temp": 1}')
+    assert isinstance(refused, Refusal)
+    assert (refused.code, refused.detail) == ("undecodable", "no timestamp_ms")
+
+
+def test_flat_json_reaches_into_objects_for_time_and_quality_too() -> None:
+    raw = b'{"meta": {"t": 1700000000123, "q": "Bad"}, "head": {"x": 1.5}}'
+    decoded = decode(Form.FLAT, raw, fields=("head.x",), timestamp_key="meta.t", quality_key="meta.q")
+    assert (decoded.time_s, decoded.fields["head.x"], decoded.good) == (1700000000.123, 1.5, False)
+
+
 def decode(form: Form, payload: bytes, **options: Any) -> Decoded:
     decoded = make_decoder(form, **options)(payload)
     assert isinstance(decoded, Decoded)

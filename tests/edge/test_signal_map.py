@@ -53,7 +53,7 @@ def test_a_scalar_is_timed_by_its_arrival() -> None:
 
 def test_wildcards_are_allowed_beside_captures() -> None:
     bound = bind(changed(0, topic="Werk Süd/smt/{line}/+/viscosity/#"), solder_contract())
-    assert bound.sources[0].pattern.filter == "Werk Süd/smt/+/+/viscosity/#"
+    assert bound.sources[0].pattern.filters == ("Werk Süd/smt/+/+/viscosity/#",)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +85,26 @@ def test_what_does_not_fit_is_named_with_its_place(number: int, changes: dict[st
         bind(changed(number, **changes), solder_contract())
     assert said in str(raised.value)
     assert raised.value.reason is Reason.CONTRACT_NOT_COVERED
+
+
+def test_raw_counts_are_scaled_before_the_unit() -> None:
+    raw = {"feature": "viscosity", "unit": "cP", "scale": 10, "offset": 500}
+    bound = bind(changed(0, features=[raw]), solder_contract())
+    (feature,) = bound.sources[0].features
+    assert feature.scale * 18_950 + feature.offset == pytest.approx((18_950 * 10 + 500) / 1000)
+    with pytest.raises(ValidationError, match="a scale of 0"):
+        changed(0, features=[{"feature": "viscosity", "unit": "cP", "scale": 0}])
+
+
+def test_an_instance_of_any_depth_is_one_subscription_per_depth() -> None:
+    content = solder_map().model_dump(mode="json", exclude_unset=True)
+    for source in content["sources"]:
+        source["topic"] = source["topic"].replace("{line}", "{path...}")
+    with pytest.raises(MapError, match=r"\{path...\} takes several segments: write it so in `instance`"):
+        bind(SignalMap.model_validate(content | {"instance": "Werk Süd/smt/{path}"}), solder_contract())
+    bound = bind(SignalMap.model_validate(content | {"instance": "Werk Süd/smt/{path...}"}), solder_contract())
+    assert bound.sources[1].declared.filters[:2] == ("Werk Süd/smt/+/air", "Werk Süd/smt/+/+/air")
+    assert bound.instance_path({"path": "Halle 2/Linie 3"}) == "Werk Süd/smt/Halle 2/Linie 3"
 
 
 def test_a_missing_sensor_is_named_unless_it_is_optional() -> None:
@@ -119,7 +139,7 @@ def test_several_label_sources_need_an_order() -> None:
         (0, {"colour": "red"}, "Extra inputs"),
         (0, {"topic": "a/#/b"}, "'#' must be the whole last segment"),
         (0, {"topic": "a/{line"}, "is no capture"),
-        (0, {"key": "serial"}, "key: a umh message has one value"),
+        (0, {"form": "scalar", "key": "serial"}, "key: a scalar message has one value"),
         (0, {"keys": {"value": "v"}}, "keys and timestamp_format are fixed"),
         (2, {"features": [{"feature": "height", "unit": "um"}]}, "features[0].field: a flat message has many fields"),
         (3, {"label": AOI | {"codes": {False: "good"}}}, "quote this code"),

@@ -71,7 +71,7 @@ def test_a_pattern_matches_what_its_filter_matches(segments: list[str], topic: s
     text = "/".join([*unique, "#"] if open_ended else unique)
     pattern = TopicPattern(text)
     match = pattern.match(topic)
-    assert (match is not None) is matches(pattern.filter, topic)
+    assert (match is not None) is matches(*pattern.filters, topic)
     if match is not None:
         parts = topic.split("/")
         assert match == {segment[1:-1]: parts[at] for at, segment in enumerate(unique) if segment[0] == "{"}
@@ -79,13 +79,29 @@ def test_a_pattern_matches_what_its_filter_matches(segments: list[str], topic: s
 
 def test_captured_segments_are_unchanged() -> None:
     pattern = TopicPattern("acme/berlin/smt/{line}/printer/+/{tag}")
-    assert pattern.filter == "acme/berlin/smt/+/printer/+/+"
+    assert pattern.filters == ("acme/berlin/smt/+/printer/+/+",)
     assert pattern.names == ("line", "tag")
     line = "Linie 1.ä e\u0301"
     assert pattern.match(f"acme/berlin/smt/{line}/printer/x/temp") == {"line": line, "tag": "temp"}
     assert pattern.match(f"acme/lyon/smt/{line}/printer/x/temp") is None
     assert pattern.match(f"acme/berlin/smt/{line}/printer/x/temp/raw") is None
     assert TopicPattern("a/{b}/#").match("a/") == {"b": ""}
+
+
+def test_a_capture_may_take_several_segments() -> None:
+    pattern = TopicPattern("umh/v1/{path...}/_historian/{tag}")
+    assert pattern.filters[:2] == ("umh/v1/+/_historian/+", "umh/v1/+/+/_historian/+")
+    assert (len(pattern.filters), pattern.deep, pattern.names) == (6, "path", ("path", "tag"))
+    assert pattern.match("umh/v1/acme/_historian/temp") == {"path": "acme", "tag": "temp"}
+    deepest = pattern.match("umh/v1/acme/köln/smt/l1/c2/o3/_historian/temp")
+    assert deepest == {"path": "acme/köln/smt/l1/c2/o3", "tag": "temp"}
+    assert TopicPattern("umh/v1/{path...}").fill(deepest) == "umh/v1/acme/köln/smt/l1/c2/o3"
+    for topic in ("umh/v1/_historian/temp", "umh/v1/a/b/c/d/e/f/g/_historian/temp", "umh/v1/a/_raw/temp", "umh/v1"):
+        assert pattern.match(topic) is None
+        assert not any(matches(one, topic) for one in pattern.filters)
+    for text in ("{a...}/{b...}", "{a...}/#"):
+        with pytest.raises(ValueError, match="only one part of it can be of any depth"):
+            TopicPattern(text)
 
 
 def test_patterns_are_values() -> None:
