@@ -31,7 +31,10 @@ class MapError(ValueError):
 class BoundFeature:
     """A field with everything resolved: contract value = scale * number + offset.
 
-    Attributes: index: position in the contract's features; allow_bool: a pure number in the plant, truth values count.
+    Attributes:
+        index: position in the contract's features.
+        max_age_s: the oldest reading that counts; for `linear` the longest gap between two.
+        allow_bool: a pure number in the plant, truth values count.
     """
 
     index: int
@@ -198,6 +201,11 @@ class _Binder:
                 continue
             if source.key is not None and {"join", "max_age_s"} & feature.model_fields_set:
                 self._problem(where, "join and max_age_s are for unkeyed sources: a keyed value needs no joining")
+            elif feature.join is Join.LINEAR and self._is_event:
+                self._problem(
+                    f"{where}.join",
+                    "an event is answered when it happens, and linear needs the reading after it: use last or mean",
+                )
             one = BoundFeature(
                 index,
                 feature.feature,
@@ -205,7 +213,7 @@ class _Binder:
                 scale * feature.scale,
                 scale * feature.offset + offset,
                 feature.join,
-                feature.max_age_s,
+                feature.gap_limit_s if feature.gap_limit_s is not None else feature.max_age_s,
                 feature.unit == "",
             )
             bound.append(one)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from edge.signal_map import Join
@@ -22,6 +22,13 @@ MAX_DONE_KEYS = 50_000
 _TRIM_EVERY = 256
 
 NAN = float("nan")
+_JOINED: dict[Join, Callable[[list[float]], float]] = {
+    Join.MEAN: lambda good: sum(good) / len(good),
+    Join.MIN: min,
+    Join.MAX: max,
+    Join.SUM: sum,
+    Join.COUNT: lambda good: float(len(good)),
+}
 
 
 class TagHistory:
@@ -75,19 +82,33 @@ class TagHistory:
         """One number out of the readings in (time_s - max_age_s, time_s]; NaN without any.
 
         `last` is NaN where the latest of them was not good: an older good value would hide that the sensor failed.
+        `count` without any is 0 where an older one is known. `linear` reads the gap limit as age, see `_linear`.
         """
+        if how is Join.LINEAR:
+            return self._linear(time_s, max_age_s)
         stop = bisect_right(self._times, time_s)
         if stop == 0 or self._times[stop - 1] <= time_s - max_age_s:
-            return NAN
+            return 0.0 if how is Join.COUNT and stop else NAN
         if how is Join.LAST:
             return self._values[stop - 1]
         start = bisect_right(self._times, time_s - max_age_s, 0, stop)
         good = [value for value in self._values[start:stop] if value == value]
         if not good:
             return NAN
-        if how is Join.MEAN:
-            return sum(good) / len(good)
-        return min(good) if how is Join.MIN else max(good)
+        return _JOINED[how](good)
+
+    def _linear(self, time_s: float, gap_limit_s: float) -> float:
+        """Between the neighbours of `time_s`; NaN where one is missing or not good, or where they lie too far apart."""
+        at = bisect_left(self._times, time_s)
+        if at == len(self._times):
+            return NAN
+        after_s, after = self._times[at], self._values[at]
+        if after_s == time_s:
+            return after
+        if at == 0 or after_s - self._times[at - 1] > gap_limit_s:
+            return NAN
+        before_s, before = self._times[at - 1], self._values[at - 1]
+        return before + (after - before) * (time_s - before_s) / (after_s - before_s)
 
     def _trim(self) -> None:
         """Drop what no event can ask for any more; the newest reading before the horizon stays."""
@@ -100,7 +121,7 @@ class TagHistory:
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """How a tag joins."""
+    """How a tag joins. `max_age_s`: for `linear` the longest gap between two readings."""
 
     join: Join
     max_age_s: float

@@ -62,6 +62,11 @@ class Join(StrEnum):
     MEAN = "mean"
     MIN = "min"
     MAX = "max"
+    SUM = "sum"
+    COUNT = "count"
+    """How many good readings there were, whatever their values; 0 once the tag was heard of."""
+    LINEAR = "linear"
+    """Between the readings before and after a row's time; windows only."""
 
 
 class Keys(FileValue):
@@ -87,8 +92,26 @@ class FeatureField(FileValue):
         default=DEFAULT_MAX_AGE_S,
         gt=0,
         description="unkeyed sources: the oldest reading that still counts; windows carry a last value this long, "
-        "mean, min and max there take their own period",
+        "mean, min, max, sum and count there take their own period",
     )
+    gap_limit_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e9,
+        description="join linear: the longest time between two readings that is interpolated; a row waits so long for "
+        "the later one",
+    )
+
+    @model_validator(mode="after")
+    def _fits_join(self) -> Self:
+        is_linear = self.join is Join.LINEAR
+        if is_linear != (self.gap_limit_s is not None):
+            raise ValueError("gap_limit_s and join linear go together: it is the longest gap that is interpolated")
+        if is_linear and "max_age_s" in self.model_fields_set:
+            raise ValueError("max_age_s: join linear takes no old reading, its limit is gap_limit_s")
+        if self.join is Join.COUNT and (self.unit or self.scale != 1 or self.offset):
+            raise ValueError("join count: a number of readings has unit '' and no scale or offset")
+        return self
 
 
 class ContextField(FileValue):

@@ -155,6 +155,7 @@ class TagGrid:
 
     A row closes when the instance's event time has passed T by the lateness; later readings of it are counted late.
     `last` carries a value over periods without a new one up to its age; a row in which all is missing is left out.
+    With a `linear` tag the row also waits for the tag's next reading, until one would come too late for its gap limit.
     """
 
     def __init__(
@@ -164,8 +165,11 @@ class TagGrid:
         self._period_s = period_s
         self._lateness_s = lateness_s
         self._counters = counters
-        ages = {i: tag.max_age_s if tag.join is Join.LAST else period_s for i, tag in tags.items()}
-        self._tags = {i: Tag(tag.join, max(ages[i], period_s)) for i, tag in tags.items()}
+        ages = {i: tag.max_age_s if tag.join in (Join.LAST, Join.LINEAR) else period_s for i, tag in tags.items()}
+        self._tags = {
+            i: Tag(tag.join, ages[i] if tag.join is Join.LINEAR else max(ages[i], period_s)) for i, tag in tags.items()
+        }
+        self._linear = [(i, tag.max_age_s) for i, tag in self._tags.items() if tag.join is Join.LINEAR]
         self._longest_s = max((tag.max_age_s for tag in self._tags.values()), default=period_s)
         self._histories = {i: TagHistory(tag.max_age_s + lateness_s + 2 * period_s) for i, tag in self._tags.items()}
         self._next: int | None = None  # the row to close next, in periods since the epoch
@@ -184,13 +188,15 @@ class TagGrid:
         if self._histories[index].add(time_s, value):
             self._counters["duplicate"] += 1
 
-    def close_before(self, time_s: float) -> Iterator[tuple[float, list[float]]]:
-        """Rows that close because event time has come to `time_s`, oldest first."""
+    def close_before(self, time_s: float, *, at_end: bool = False) -> Iterator[tuple[float, list[float]]]:
+        """Rows that close because event time has come to `time_s`, oldest first. Args: at_end: nothing more comes."""
         limit_s = time_s - self._lateness_s
         for _ in range(MAX_ROWS_AT_ONCE):
             if self._next is None or not self._next * self._period_s < limit_s:
                 return
             row_s = self._next * self._period_s
+            if not at_end and self._awaits_neighbour(row_s, limit_s):
+                return
             self._next += 1
             values = self._values(row_s)
             if values is not None:
@@ -203,7 +209,15 @@ class TagGrid:
         """All rows up to the newest reading: a run has ended."""
         newest_s = max((h.newest_s for h in self._histories.values()), default=-math.inf)
         if newest_s > -math.inf:
-            yield from self.close_before(newest_s + self._period_s + self._lateness_s)
+            yield from self.close_before(newest_s + self._period_s + self._lateness_s, at_end=True)
+
+    def _awaits_neighbour(self, row_s: float, limit_s: float) -> bool:
+        """Whether a linear tag may still get the reading after this row that it needs."""
+        for index, gap_limit_s in self._linear:
+            history = self._histories[index]
+            if history.newest_s < row_s and limit_s <= history.newest_s + gap_limit_s:
+                return True
+        return False
 
     def _values(self, row_s: float) -> list[float] | None:
         values = [NAN] * self._width
@@ -211,7 +225,7 @@ class TagGrid:
         for index, tag in self._tags.items():
             value = self._histories[index].join(tag.join, row_s, tag.max_age_s)
             values[index] = value
-            found = found or value == value
+            found = found or (value == value and not (value == 0 and tag.join is Join.COUNT))
         return values if found else None
 
     def _skip_silence(self, row_s: float, limit_s: float) -> None:

@@ -87,6 +87,31 @@ def test_what_does_not_fit_is_named_with_its_place(number: int, changes: dict[st
     assert raised.value.reason is Reason.CONTRACT_NOT_COVERED
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"join": "linear"}, "gap_limit_s and join linear go together"),
+        ({"join": "mean", "gap_limit_s": 5}, "gap_limit_s and join linear go together"),
+        ({"join": "linear", "gap_limit_s": 5, "max_age_s": 9}, "its limit is gap_limit_s"),
+        ({"join": "count"}, "a number of readings has unit ''"),
+    ],
+)
+def test_joins_have_what_they_need_and_nothing_else(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        changed(0, features=[{"feature": "viscosity", "unit": "cP"} | change])
+
+
+def test_an_event_can_not_wait_for_the_reading_after_it() -> None:
+    linear = {"feature": "viscosity", "unit": "cP", "join": "linear", "gap_limit_s": 5}
+    with pytest.raises(MapError, match=r"sources\[0\].features\[0\].join: an event is answered when it happens"):
+        bind(changed(0, features=[linear]), solder_contract())
+
+
+def test_a_count_feeds_a_pure_number_only() -> None:
+    with pytest.raises(MapError, match=r"no conversion from '' to 'Pa\.s'"):
+        bind(changed(0, features=[{"feature": "viscosity", "unit": "", "join": "count"}]), solder_contract())
+
+
 def test_raw_counts_are_scaled_before_the_unit() -> None:
     raw = {"feature": "viscosity", "unit": "cP", "scale": 10, "offset": 500}
     bound = bind(changed(0, features=[raw]), solder_contract())

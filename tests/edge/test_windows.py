@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge import windows
-from edge.events import Tag
+from edge.events import Tag, TagHistory
 from edge.signal_map import Join
 from edge.windows import TagGrid, Window, WindowBuilder, max_gap_rows
 from uns_topics.contract import WindowSample
@@ -162,6 +163,65 @@ def test_late_readings_are_counted_and_lateness_waits_for_them() -> None:
         rows.tag(1, 102.0, 4.0)
     assert counters == {"late": 1}
     assert list(patient.close_before(131.0)) == [(110.0, [1.0, 4.0])]
+
+
+def test_sums_and_counts_take_their_period() -> None:
+    tags = {0: Tag(Join.SUM, 600), 1: Tag(Join.COUNT, 600)}
+    grid = TagGrid(2, tags, 10, 0, Counter())
+    for time_s, value in [(1, 2.0), (5, 3.5), (9, NAN), (25, 1.0)]:
+        grid.tag(0, time_s, value)
+        grid.tag(1, time_s, value)
+    rows = dict(grid.close_before(60))
+    assert rows == {10.0: [5.5, 2.0], 30.0: [1.0, 1.0]}  # nothing but a count of 0 makes no row
+    grid.tag(0, 65, 4.0)
+    assert dict(grid.close_before(71)) == {70.0: [4.0, 0.0]}
+
+
+def test_a_count_is_missing_where_nothing_is_known_or_good() -> None:
+    history = TagHistory(100)
+    assert math.isnan(history.join(Join.COUNT, 10, 10))
+    history.add(15, NAN)
+    assert math.isnan(history.join(Join.COUNT, 20, 10))
+    assert history.join(Join.COUNT, 40, 10) == 0.0
+
+
+def test_a_linear_row_waits_for_its_neighbour() -> None:
+    grid = TagGrid(2, {0: Tag(Join.LINEAR, 30), 1: Tag(Join.LAST, 600)}, 10, 0, Counter())
+    grid.tag(0, 8, 1.0)
+    for time_s in (9, 19, 29):
+        grid.tag(1, time_s, 5.0)
+    assert list(grid.close_before(29)) == []  # the line through 10 and 20 isn't known yet
+    grid.tag(0, 28, 3.0)
+    assert list(grid.close_before(29)) == [(10.0, [pytest.approx(1.2), 5.0]), (20.0, [pytest.approx(2.2), 5.0])]
+    grid.tag(0, 30, 4.0)
+    assert list(grid.close_before(31)) == [(30.0, [4.0, 5.0])]
+
+
+def test_a_gap_that_is_too_long_is_no_line() -> None:
+    grid = TagGrid(2, {0: Tag(Join.LINEAR, 15), 1: Tag(Join.LAST, 600)}, 10, 0, Counter())
+    grid.tag(0, 8, 1.0)
+    grid.tag(1, 8, 5.0)
+    assert list(grid.close_before(23)) == []
+    ((row_s, values), *_) = grid.close_before(23.5)
+    assert row_s == 10.0
+    assert math.isnan(values[0])
+    grid.tag(0, 30, 3.0)
+    history = TagHistory(100)
+    for time_s, value in [(8, 1.0), (30, 3.0), (32, NAN), (40, 1.0)]:
+        history.add(time_s, value)
+    assert math.isnan(history.join(Join.LINEAR, 10, 21.9))
+    assert history.join(Join.LINEAR, 10, 22) == pytest.approx(1 + 2 * 2 / 22)
+    for time_s in (7, 31, 35, 41):  # nothing before, not good on either side, nothing after
+        assert math.isnan(history.join(Join.LINEAR, time_s, 100))
+
+
+def test_a_run_that_ends_waits_for_no_neighbour() -> None:
+    grid = TagGrid(2, {0: Tag(Join.LINEAR, 1000), 1: Tag(Join.LAST, 600)}, 10, 0, Counter())
+    grid.tag(0, 8, 1.0)
+    grid.tag(1, 19, 5.0)
+    rows = list(grid.close_all())
+    assert [time_s for time_s, _ in rows] == [20.0]
+    assert math.isnan(rows[0][1][0])
 
 
 def test_a_silence_of_years_costs_nothing() -> None:
