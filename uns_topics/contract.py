@@ -38,13 +38,27 @@ class Feature(FileValue):
     optional: bool = Field(
         default=False, description="a participant without it takes part; the graph fills and masks it"
     )
+    fill: Literal["mean", "middle"] | float = Field(
+        default="mean",
+        description="stands in for a missing value, beside its mask: the mean of all plants (standardised 0), the "
+        "middle of the range, or this number within it",
+    )
     description: str = Field(default="", max_length=200)
 
     @model_validator(mode="after")
     def _range(self) -> Self:
         if not self.minimum < self.maximum:
             raise ValueError(f"feature {self.name}: minimum {self.minimum} is not below maximum {self.maximum}")
+        if isinstance(self.fill, float) and not self.minimum <= self.fill <= self.maximum:
+            raise ValueError(f"feature {self.name}: fill {self.fill} is not within {self.minimum} to {self.maximum}")
         return self
+
+    @property
+    def filled(self) -> float | None:
+        """The number in the contract's unit that stands in for a missing value; None: the mean, once it is known."""
+        if self.fill == "middle":
+            return (self.minimum + self.maximum) / 2
+        return None if isinstance(self.fill, str) else self.fill
 
 
 class DeclaredContext(FileValue):
@@ -247,7 +261,10 @@ class Contract(FileValue):
         """SHA-256 of what changes a model's meaning, in a fixed order."""
         meaning = {
             "federation": self.federation,
-            "features": [[f.name, f.unit, f.minimum, f.maximum, f.optional] for f in self.features],
+            "features": [
+                [f.name, f.unit, f.minimum, f.maximum, f.optional, *([f.fill] if f.fill != "mean" else [])]
+                for f in self.features
+            ],
             "context": self.context.model_dump(mode="json") if self.context is not None else None,
             "label": self.label.model_dump(mode="json"),
             "sample": self.sample.model_dump(mode="json"),

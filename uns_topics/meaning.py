@@ -54,6 +54,8 @@ def _of_feature(old: Feature, new: Feature) -> Iterator[str]:
         yield f"feature {new.name}: range {_range(old)} -> {_range(new)}"
     if old.optional != new.optional:
         yield f"feature {new.name}: {'optional' if new.optional else 'required'} now"
+    if old.fill != new.fill:
+        yield f"feature {new.name}: fill {old.fill} -> {new.fill}"
 
 
 def _unit(feature: Feature) -> str:

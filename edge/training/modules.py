@@ -12,31 +12,43 @@ from uns_topics.contract import ComputedContext, Contract, RunToFailureLabel
 
 
 class Standardise(nn.Module):
-    """Clip to the contract's range, scale to [0, 1], standardise by context; missing values become 0 and a mask."""
+    """Clip to the contract's range, scale to [0, 1], standardise by context; missing values are filled and masked.
+
+    Filled with 0, which is the mean, or with the contract's own number; that one is part of the graph, no parameter.
+    """
 
     minimum: Tensor
     maximum: Tensor
     mean: Tensor
     deviation: Tensor
+    fill: Tensor
+    is_filled: Tensor
 
     def __init__(self, contract: Contract) -> None:
         super().__init__()
         width, slots = len(contract.features), contract.slots
         self.register_buffer("minimum", torch.tensor([f.minimum for f in contract.features]))
         self.register_buffer("maximum", torch.tensor([f.maximum for f in contract.features]))
+        filled = [f.filled for f in contract.features]
+        self._has_fills = any(value is not None for value in filled)
+        if self._has_fills:
+            fill = [f.minimum if value is None else value for f, value in zip(contract.features, filled, strict=True)]
+            self.register_buffer("fill", torch.tensor(fill), persistent=False)
+            self.register_buffer("is_filled", torch.tensor([value is not None for value in filled]), persistent=False)
         self.register_buffer("mean", torch.full((slots, width), 0.5))
         self.register_buffer("deviation", torch.full((slots, width), 0.25))
 
     def forward(self, features: Tensor, slots: Tensor | None) -> tuple[Tensor, Tensor]:
         """Args: features: (..., F) raw; slots: (...) int64 or None. Returns: values and mask, (..., F) each."""
         present = torch.logical_not(torch.isnan(features))
-        filled = torch.where(present, features, self.minimum)
+        filled = torch.where(present, features, self.fill if self._has_fills else self.minimum)
         clipped = torch.minimum(torch.maximum(filled, self.minimum), self.maximum)
         scaled = (clipped - self.minimum) / (self.maximum - self.minimum)
         mean, deviation = self.mean[0], self.deviation[0]  # (F,)
         if slots is not None:  # one Gather each
             mean, deviation = nn.functional.embedding(slots, self.mean), nn.functional.embedding(slots, self.deviation)
-        values = torch.where(present, (scaled - mean) / deviation, torch.zeros_like(scaled))
+        counts = torch.logical_or(present, self.is_filled) if self._has_fills else present
+        values = torch.where(counts, (scaled - mean) / deviation, torch.zeros_like(scaled))
         return values, present.to(scaled.dtype)
 
 

@@ -216,10 +216,10 @@ def _print(model: ModelFile, size: int) -> None:
     console.print(f"lineage     {origin}{parent}")
     window = f", {summary['window']} steps each" if summary["window"] else ""
     table = Table(title=f"inputs (raw values{window}; NaN = missing)", title_justify="left", box=None, pad_edge=False)
-    for name in ("name", "unit", "minimum", "maximum", "optional"):
+    for name in ("name", "unit", "minimum", "maximum", "optional", "fill"):
         table.add_column(name, justify="right" if name in ("minimum", "maximum") else "left")
     for feature in model.template.contract.features:
         limits = (f"{feature.minimum:g}", f"{feature.maximum:g}")
-        table.add_row(feature.name, feature.unit or "-", *limits, "yes" if feature.optional else "")
+        table.add_row(feature.name, feature.unit or "-", *limits, "yes" if feature.optional else "", str(feature.fill))
     console.print(table)
     console.print(f"output      {summary['output']}")

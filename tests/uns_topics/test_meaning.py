@@ -63,6 +63,10 @@ def test_what_changes_no_meaning_is_no_change(harmless: dict[str, Any]) -> None:
             {"features": [feature("height", optional=True), CONTENT["features"][1]]},
             ("feature height: optional now",),
         ),
+        (
+            {"features": [feature("height", fill="middle"), CONTENT["features"][1]]},
+            ("feature height: fill mean -> middle",),
+        ),
         ({"features": CONTENT["features"][::-1]}, ("features in another order: volume, height",)),
         ({"sample": {"kind": "window", "period_s": 1, "length": 60}}, ("sample.length: 30 -> 60",)),
         ({"sample": {"kind": "event", "key": "board"}}, ("sample: window -> event",)),
@@ -87,6 +91,7 @@ PARTS: dict[str, list[Any]] = {
         CONTENT["features"][::-1],
         CONTENT["features"][:1],
         [feature("height", maximum=6)],
+        [feature("height", fill=2), CONTENT["features"][1]],
         [feature("height", optional=True), feature("volume", unit="%", maximum=200, description="d")],
     ],
     "context": [None, CONTENT["context"], CONTENT["context"] | {"spare": 2}],

@@ -20,7 +20,7 @@ from edge.training.proof import ProofError, prove
 from edge.training.vectors import read_vector, write_vector
 from tests.edge.training.cases import ALLOWED, CAP, CASES, COMPUTED, Deaf, Folding, make_contract, make_dataset
 from tests.edge.training.conftest import Made
-from uns_topics.golden import agrees, golden_outputs, run_model
+from uns_topics.golden import agrees, golden_outputs, open_session, run_model, run_session
 from uns_topics.protobuf import metadata_entries
 from uns_topics.standardisation import context_slots
 from uns_topics.template import (
@@ -232,6 +232,31 @@ def test_a_missing_value_is_not_the_mean(made: Made) -> None:
     a, b = (score(made, "mlp", rows, context=context)[0] for rows in (middle, missing))
     assert np.isfinite([a, b]).all()
     assert a != b
+
+
+def test_a_fill_stands_in_for_a_missing_value_and_is_masked() -> None:
+    contract, network = CASES["mlp"]
+    fills = {"volume": 150.0, "pressure": "middle"}
+    features = tuple(f.model_copy(update={"fill": fills.get(f.name, "mean")}) for f in contract.features)
+    template, vector = make_model(contract.model_copy(update={"features": features}), network, 0)
+    plain, _ = make_model(contract, network, 0)
+    assert [t.name for t in template.table.tensors] == [t.name for t in plain.table.tensors]  # it is no parameter
+    vector = vector.copy()
+    template.table.view(vector, "standardise.mean")[:] = 0.25  # neither fill is the mean
+    first = next(t.name for t in template.table.tensors if t.name.startswith("network.") and len(t.shape) == 2)
+    template.table.view(vector, first)[:, len(features) :] = 0  # deaf to masks: only what fills a value is left of it
+    session = open_session(file_of(template, vector))
+    context = np.zeros(1, np.int64)
+
+    def run(*row: float) -> float:
+        rows = np.array([row], np.float32)
+        return float(run_session(session, {FEATURES_INPUT: rows, CONTEXT_INPUT: context})[0])
+
+    missing = float("nan")
+    assert run(230, missing, 980) == pytest.approx(run(230, 150, 980), abs=1e-6)
+    assert run(230, 90, missing) == pytest.approx(run(230, 90, 1000), abs=1e-6)
+    assert run(missing, 90, 980) == pytest.approx(run(215, 90, 980), abs=1e-6)  # the mean
+    assert abs(run(230, missing, 980) - run(230, 90, 980)) > 1e-4
 
 
 def test_a_declared_context_picks_its_row_and_an_unknown_one_row_0(made: Made) -> None:
