@@ -15,7 +15,27 @@ from uns_topics.contract import Contract
 from uns_topics.filters import validate_topic
 from uns_topics.model import FileValue, Slug
 from uns_topics.presence import Variant
+from uns_topics.sparkplug_ids import SparkplugId
 from uns_topics.transfers import MIN_CHUNK_BYTES
+
+
+class SparkplugConfig(FileValue):
+    """This edge as a Sparkplug B edge node, beside the leaves of its profile (`docs/sparkplug.md`)."""
+
+    group: SparkplugId = Field(description="Sparkplug group")
+    node: SparkplugId = Field(description="Sparkplug edge node; unique within the group")
+    strict_alias: bool = Field(
+        default=False, description="data by alias alone, without name and datatype; some readers then see null"
+    )
+    history: bool = Field(
+        default=False, description="inference that is replayed or came too late is said too, marked as historical"
+    )
+    primary_host: SparkplugId | None = Field(
+        default=None, description="say nothing until this host application's STATE is online"
+    )
+    device_timeout_s: float = Field(
+        default=3600.0, gt=0, description="an instance without inference for so long is said to be dead (DDEATH)"
+    )
 
 
 class InferenceConfig(FileValue):
@@ -37,6 +57,7 @@ class InferenceConfig(FileValue):
     replayed_after_s: float = Field(
         default=120.0, gt=0, description="a sample that comes later than usual by more is a replayed one"
     )
+    sparkplug: SparkplugConfig | None = Field(default=None, description="also say it as a Sparkplug B edge node")
     variants: tuple[Variant, ...] = Field(
         default=tuple(Variant), description="models that may run here where they are surely better; global always may"
     )
