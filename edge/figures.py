@@ -15,6 +15,14 @@ NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
+class SparkplugFigures:
+    """The edge as a Sparkplug node. Attributes: is_born: its births are said; not while it awaits its primary host."""
+
+    is_up: bool
+    is_born: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PlantFigures:
     """The plant's side of an edge, counted since the process started.
 
@@ -26,6 +34,7 @@ class PlantFigures:
     inferences: int = 0
     waiting: int = 0
     problems: Mapping[str, int] = field(default_factory=dict)
+    sparkplug: SparkplugFigures | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +66,10 @@ def edge_sheet(edge: EdgeFigures) -> Sheet:
     for session, is_up in (("fl", edge.is_up), ("plant", plant.is_up)):
         sheet.gauge("connected", "1 while there is a session with this broker", is_up, session=session)
     sheet.one_of("state", "What the participant is doing", "state", ParticipantState, status.state)
+    if plant.sparkplug is not None:
+        documentation = "1 while there is a session with this broker"
+        sheet.gauge("connected", documentation, plant.sparkplug.is_up, session="spb")
+        sheet.gauge("sparkplug_born", "1 while its Sparkplug births are said", plant.sparkplug.is_born)
     reasons = (NONE, *Reason)
     sheet.one_of("reason", "Why it doesn't take part in full", "reason", reasons, _name(status.reason))
     sheet.gauge("trainer_available", "1 while training is possible", edge.trainer_reason is None)

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from broker_bridge.session import Connector, Message, SessionError
 from edge.inventory import Inventory
+from edge.sparkplug_session import farewell
 from edge.store import SampleStore
 from uns_topics.topics import FlTopic, Kind
 
@@ -23,7 +24,7 @@ class StillRuns(Exception):
 async def leave(
     federation: str, participant: str, store: SampleStore, plant: Connector, fl: Connector
 ) -> tuple[int, int]:
-    """Clear what this edge published. Its samples, models and keys stay on its disk.
+    """Clear what this edge published, and say its Sparkplug node's death once more; its disk keeps everything else.
 
     Returns: how many topics were cleared at the plant and in the fl tree.
     Raises: StillRuns; SessionError: a broker can't be reached, or refuses.
@@ -31,9 +32,13 @@ async def leave(
     inventory = Inventory(store)
     topics = sorted(inventory.topics)
     await _refuse_while_alive(plant, participant, topics)
+    death = farewell(store)
     async with plant.connect(f"{participant}-leave", on_message=_ignore) as session:
         for topic in topics:
             await session.publish(topic, b"", retain=True)
+        if death is not None:
+            said, payload, qos, retain = death
+            await session.publish(said, payload, qos=qos, retain=retain)
     inventory.forget(topics)
     async with fl.connect(f"{participant}-leave", on_message=_ignore) as session:
         for kind in SAID:

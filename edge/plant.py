@@ -39,6 +39,7 @@ from edge.outputs import (
 from edge.quality import Judgement, Observed, QualityCounters
 from edge.sparkplug import RebirthRequest
 from edge.sparkplug_host import HostState
+from edge.sparkplug_session import SparkplugSession
 from edge.staleness import Staleness
 from edge.store import SampleStore, StoredPrediction
 from edge.unit_watch import UnitWatch
@@ -78,6 +79,7 @@ class Plant:
         quality: counts what the samples look like. units: compares them with the other plants'.
         on_stored: called on the loop after each stored batch.
         host: id of the Sparkplug host that this edge is, if it is one.
+        sparkplug: says inference as a Sparkplug edge node too.
         stale_after_s: age without samples at which an instance is stale; None: derived.
         replayed_after_s: see `edge.backlog`.
     """
@@ -99,6 +101,7 @@ class Plant:
         units: UnitWatch,
         on_stored: Callable[[], None],
         host: str | None = None,
+        sparkplug: SparkplugSession | None = None,
         stale_after_s: float | None = None,
         replayed_after_s: float = REPLAYED_AFTER_S,
         wall_clock: Callable[[], float] = time.time,
@@ -137,6 +140,7 @@ class Plant:
         """Samples that a model gave a finite number for."""
         self.problems: Counter[str] = Counter()
         self._warned: dict[str, float] = {}
+        self.sparkplug = sparkplug
         self._host = HostState(connector, participant, host, wall_clock) if host is not None else None
         self._link = Link(
             connector,
@@ -156,6 +160,8 @@ class Plant:
             ]
             if self._host is not None:
                 beside.append(tasks.create_task(self._host.run(), name="plant.host"))
+            if self.sparkplug is not None:
+                beside.append(tasks.create_task(self.sparkplug.run(), name="plant.sparkplug"))
             await self._link.run()
             for task in beside:
                 task.cancel()
@@ -201,6 +207,8 @@ class Plant:
 
     async def close(self) -> None:
         """Say that inference stops, then leave."""
+        if self.sparkplug is not None:
+            await self.sparkplug.close()
         if self._host is not None:
             await self._host.close()
         await self._link.close((self._alive, b"false", 1, True))
@@ -208,6 +216,8 @@ class Plant:
     def serve(self, served: Served) -> None:
         """Run this model from the next batch on, and on the newest sample of each instance again."""
         self._served = served
+        if self.sparkplug is not None:
+            self.sparkplug.serves(served)
         self._again = True
         self._wake.set()
 
@@ -296,6 +306,8 @@ class Plant:
         served = self._served
         predictions = self._infer(fresh, served) if served is not None and fresh else []
         leaves = self._outputs.messages(predictions)
+        if self.sparkplug is not None:
+            self.sparkplug.predicted(predictions)
         stored = [
             StoredPrediction(p.instance, p.key, p.time_s, p.version, p.value)
             for p in predictions
@@ -348,6 +360,9 @@ class Plant:
 
     async def _say_stale(self, instances: list[str]) -> None:
         leaves = [leaf for instance in instances for leaf in self._outputs.stale(instance)]
+        if self.sparkplug is not None:
+            for instance in instances:
+                self.sparkplug.stale(instance)
         kept = self._remembered(set(instances))
         await self._on_executor(lambda: self._store.put_all(kept))
         await self._publish(leaves)

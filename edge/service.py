@@ -21,7 +21,7 @@ from broker_bridge.threads import on
 from edge.binding import MapError, bind
 from edge.config import EdgeConfig
 from edge.federation import Federation
-from edge.figures import EdgeFigures, PlantFigures, edge_sheet
+from edge.figures import EdgeFigures, PlantFigures, SparkplugFigures, edge_sheet
 from edge.ingest import Ingest
 from edge.inputs import InputCheck
 from edge.known_contract import CONTRACT_KEY, known_contract
@@ -30,6 +30,7 @@ from edge.participation import Counts, Participation
 from edge.plant import Plant
 from edge.quality import QualityCounters
 from edge.signal_map import SignalMap
+from edge.sparkplug_session import make_session, refuse_own_node
 from edge.store import SampleStore, StoreError
 from edge.trainer_client import make_trainer
 from edge.unit_watch import UnitWatch
@@ -85,6 +86,7 @@ class _Edge:
     def __init__(self, config: EdgeConfig) -> None:
         self._config = config
         self._signal_map = validate(SignalMap, read_yaml(config.signal_map), str(config.signal_map))
+        refuse_own_node(config, self._signal_map)
         self._store_thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._store = SampleStore(config.data_dir / "samples.sqlite", max_samples=config.max_samples)
         self._contract = known_contract(config, self._store)
@@ -125,6 +127,8 @@ class _Edge:
         self._health = Health(config.health, service_registry(self._sheet))
         self._health.condition("federation", self._why_no_federation)
         self._health.condition("plant", self._why_no_plant)
+        if config.inference.sparkplug is not None:
+            self._health.condition("sparkplug", self._why_no_sparkplug)
 
     def _why_not_covered(self, contract: Contract) -> str | None:
         try:
@@ -181,21 +185,24 @@ class _Edge:
         aside = await on(self._store_thread, lambda: self._store.use(contract))
         if aside is not None:
             log.warning("samples of another contract were set aside as %s", aside)
+        connector = PahoConnector(config.plant_broker or config.broker)
+        outputs = config.inference.outputs(config.federation, contract)
         self._plant = Plant(
-            PahoConnector(config.plant_broker or config.broker),
+            connector,
             config.participant,
             config.federation,
             Ingest(bound, contract),
             self._store,
             self._store_thread,
             home=config.inference.home_of(self._signal_map.instance_prefixes()),
-            outputs=config.inference.outputs(config.federation, contract),
+            outputs=outputs,
             max_batch=config.inference.max_batch,
             inputs=InputCheck(contract),
             quality=QualityCounters(contract, self._store.get(QUALITY_KEY)),
             units=UnitWatch(contract),
             on_stored=self._stored.set,
             host=self._signal_map.sparkplug.host if self._signal_map.sparkplug is not None else None,
+            sparkplug=make_session(config, contract, outputs, connector, self._store, self._store_thread),
             stale_after_s=config.inference.stale_after_s,
             replayed_after_s=config.inference.replayed_after_s,
         )
@@ -274,8 +281,22 @@ class _Edge:
             return "no contract is known yet: the aggregator's plan brings it" if self._contract is None else "starting"
         return None if self._plant.is_up else "there is no session with the plant's broker"
 
-    def _sheet(self) -> Sheet:
+    def _why_no_sparkplug(self) -> str | None:
+        """A node that waits for its primary host is as it should be."""
+        session = self._plant.sparkplug if self._plant is not None else None
+        return (
+            None if session is not None and session.is_up else "there is no Sparkplug session with the plant's broker"
+        )
+
+    def _plant_figures(self) -> PlantFigures:
         plant = self._plant
+        if plant is None:
+            return PlantFigures()
+        session = plant.sparkplug
+        sparkplug = SparkplugFigures(session.is_up, session.is_born) if session is not None else None
+        return PlantFigures(plant.is_up, plant.messages, plant.inferences, plant.waiting, plant.counted, sparkplug)
+
+    def _sheet(self) -> Sheet:
         return edge_sheet(
             EdgeFigures(
                 federation=self._config.federation,
@@ -287,9 +308,7 @@ class _Edge:
                 rejected=self._federation.rejected,
                 failed=self._federation.failed,
                 last_update=self._federation.last_update,
-                plant=PlantFigures(plant.is_up, plant.messages, plant.inferences, plant.waiting, plant.counted)
-                if plant is not None
-                else PlantFigures(),
+                plant=self._plant_figures(),
             )
         )
 

@@ -103,13 +103,16 @@ class BrokerAccess:
 class PlantEdge:
     """An edge on its plant's broker, as topic filters: the tags it reads there and where its inference goes.
 
-    Attributes: asks: what it says to those who send the tags: Sparkplug commands and a host's state.
+    Attributes:
+        asks: what it says to those who send the tags: Sparkplug commands and a host's state.
+        obeys: what SCADA says to it: commands to its Sparkplug node, and the state of that node's primary host.
     """
 
     participant: str
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     asks: tuple[str, ...] = ()
+    obeys: tuple[str, ...] = ()
 
 
 def enterprise_access(federation: str = "+") -> BrokerAccess:
@@ -137,6 +140,7 @@ def plant_access(edges: tuple[PlantEdge, ...], pause: str, federation: str = "+"
     tags = tuple(dict.fromkeys(topic for edge in edges for topic in edge.reads))
     outputs = tuple(dict.fromkeys(topic for edge in edges for topic in edge.writes))
     asks = tuple(dict.fromkeys(topic for edge in edges for topic in edge.asks))
+    obeys = tuple(dict.fromkeys(topic for edge in edges for topic in edge.obeys))
     alive = tuple(topic for topic in outputs if topic.endswith("/alive"))
     bridge = (
         Rule(f"{ROOT}/{federation}/up/+/#", Access.READ),
@@ -148,8 +152,8 @@ def plant_access(edges: tuple[PlantEdge, ...], pause: str, federation: str = "+"
         participants=_participant(federation),
         named=(
             Role(BRIDGE, (BRIDGE,), bridge),
-            Role(OBSERVER, (OBSERVER,), (*watching, Rule(pause, Access.READ))),
-            Role(OPERATOR, (OPERATOR,), (*watching, Rule(pause, Access.BOTH))),
+            Role(OBSERVER, (OBSERVER,), (*watching, *_all(obeys, Access.READ), Rule(pause, Access.READ))),
+            Role(OPERATOR, (OPERATOR,), (*watching, *_all(obeys, Access.BOTH), Rule(pause, Access.BOTH))),
             Role(LINE, (LINE,), (*_all(tags, Access.WRITE), *_all((*alive, *asks), Access.READ))),
             *(
                 Role(
@@ -159,6 +163,7 @@ def plant_access(edges: tuple[PlantEdge, ...], pause: str, federation: str = "+"
                         *_all(edge.reads, Access.READ),
                         *_all(edge.writes, Access.WRITE),
                         *_all(edge.asks, Access.BOTH),
+                        *_all(edge.obeys, Access.READ),
                     ),
                     participates=True,
                 )

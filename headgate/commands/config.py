@@ -13,6 +13,7 @@ from headgate.exits import CommandError, Exit
 from headgate.parsers import Subparsers, add_command
 
 if TYPE_CHECKING:
+    from edge.config import SparkplugConfig
     from uns_topics.access import PlantEdge
 
 KINDS = ("edge", "aggregator", "bridge", "export-policy", "contract", "signal-map")
@@ -112,12 +113,29 @@ def _plant_edge(path: Path) -> PlantEdge:
     ]
     commands = dict.fromkeys(source.command_filter for source in signals.sources if source.command_filter is not None)
     state = (state_topic(signals.sparkplug.host),) if signals.sparkplug is not None else ()
+    says, obeys = _node_access(inference.sparkplug)
     return PlantEdge(
         participant=config.participant,
         reads=tuple(dict.fromkeys(topic_filter for source in signals.sources for topic_filter in source.filters)),
-        writes=(*outputs, alive_topic(home, config.federation, config.participant)),
+        writes=(*outputs, alive_topic(home, config.federation, config.participant), *says),
         asks=(*commands, *state),
+        obeys=obeys,
     )
+
+
+def _node_access(node: SparkplugConfig | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What an edge says as a Sparkplug node, and what is said to it."""
+    from uns_topics.sparkplug import MessageType, SparkplugTopic, state_topic
+
+    if node is None:
+        return (), ()
+    says = tuple(
+        str(SparkplugTopic(node.group, kind, node.node, "+" if kind.value[0] == "D" else None))
+        for kind in MessageType
+        if kind is not MessageType.NCMD
+    )
+    host = () if node.primary_host is None else (state_topic(node.primary_host),)
+    return says, (str(SparkplugTopic(node.group, MessageType.NCMD, node.node)), *host)
 
 
 def run_topics(_arguments: argparse.Namespace) -> int:

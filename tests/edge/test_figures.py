@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from broker_bridge.metrics import Sheet
-from edge.figures import EdgeFigures, PlantFigures, edge_sheet
+from edge.figures import EdgeFigures, PlantFigures, SparkplugFigures, edge_sheet
 from tests.support.prometheus import Scrape
 from uns_topics.codes import Code, DataProblem, Reason
 from uns_topics.presence import ParticipantState, ParticipantStatus, Serves, Variant
@@ -56,7 +56,7 @@ BUSY = EdgeFigures(
         payload_bytes=5000,
         train_seconds=1.5,
     ),
-    plant=PlantFigures(True, 12_345, 890, 17, {"late": 4, "not-finite": 2}),
+    plant=PlantFigures(True, 12_345, 890, 17, {"late": 4, "not-finite": 2}, SparkplugFigures(True, False)),
 )
 
 
@@ -85,6 +85,8 @@ def test_a_name_that_breaks_them_is_found() -> None:
 def test_a_fresh_edge() -> None:
     scrape = Scrape.of(edge_sheet(FRESH))
     assert [scrape.value("headgate_edge_connected", session=s) for s in ("fl", "plant")] == [0, 0]
+    assert len(scrape.all("headgate_edge_connected")) == 2  # no Sparkplug: nothing is said of it
+    assert scrape.all("headgate_edge_sparkplug_born") == []
     assert scrape.actual("headgate_edge_reason", "reason") == "no-plan"
     assert scrape.actual("headgate_edge_state", "state") == "online"
     assert scrape.actual("headgate_edge_served_variant", "variant") == "none"
@@ -117,7 +119,8 @@ def test_a_busy_edge() -> None:
         "last_update_training_seconds": 1.5,
     }
     assert {name: scrape.value(f"headgate_edge_{name}") for name in expected} == expected
-    assert [scrape.value("headgate_edge_connected", session=s) for s in ("fl", "plant")] == [1, 1]
+    assert [scrape.value("headgate_edge_connected", session=s) for s in ("fl", "plant", "spb")] == [1, 1, 1]
+    assert scrape.value("headgate_edge_sparkplug_born") == 0
     assert scrape.actual("headgate_edge_reason", "reason") == "none"
     assert scrape.actual("headgate_edge_state", "state") == "training"
     assert scrape.actual("headgate_edge_served_variant", "variant") == "last-good"

@@ -10,8 +10,10 @@ from broker_bridge.memory import MemoryBroker
 from broker_bridge.session import Message
 from edge.inventory import Inventory
 from edge.leave import StillRuns, leave
+from edge.sparkplug_session import SESSION_KEY
 from edge.store import SampleStore
 from tests.aio import run
+from uns_topics.sparkplug import decode_payload
 
 LEAVES = ("acme/line1/_inference/tiny/score", "acme/_inference/tiny/_edge/berlin/alive")
 
@@ -58,3 +60,13 @@ def test_an_inventory_is_kept_and_tells_what_is_foreign(tmp_path: Path) -> None:
         assert again.topics == {"a"}
         assert again.foreign(lambda topic: topic == "a") == []
         assert again.foreign(lambda topic: topic == "b") == ["a"]
+
+
+def test_an_edge_that_was_a_sparkplug_node_is_said_to_be_dead(tmp_path: Path) -> None:
+    with SampleStore(tmp_path / "samples.sqlite") as store:
+        broker = published(store, alive=b"false")
+        store.put(SESSION_KEY, b'{"group": "Headgate", "node": "berlin-1", "bdseq": 41}')
+        run(leave("tiny", "berlin", store, broker.connector(), broker.connector()))
+    (death,) = [m for m in broker.record if m.topic.startswith("spBv1.0/")]
+    assert (death.topic, death.qos, death.retain) == ("spBv1.0/Headgate/NDEATH/berlin-1", 1, False)
+    assert [(m.name, m.value) for m in decode_payload(death.payload).metrics] == [("bdSeq", 41)]

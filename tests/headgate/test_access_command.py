@@ -54,3 +54,20 @@ def test_sparkplug_nodes_are_read_and_asked(tmp_path: Path, capsys: pytest.Captu
         assert f"topic read {topic}\n" in users["observer"]
     assert "topic read spBv1.0/acme/+/+/#\n" in users["berlin"]
     assert "topic write spBv1.0/acme/+/+/#\n" in users["line"]
+
+
+def test_a_sparkplug_node_may_say_what_it_is_and_operators_may_command_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node = {"group": "Headgate", "node": "berlin-1", "primary_host": "scada"}
+    users = rules_of(tmp_path, capsys, inference={"sparkplug": node})
+    for kind, rest in {"NBIRTH": "", "NDATA": "", "NDEATH": "", "DBIRTH": "/+", "DDATA": "/+", "DDEATH": "/+"}.items():
+        topic = f"spBv1.0/Headgate/{kind}/berlin-1{rest}"
+        assert f"topic write {topic}\n" in users["berlin"]
+        assert f"topic read {topic}\n" in users["observer"]
+    for topic in ("spBv1.0/Headgate/NCMD/berlin-1", "spBv1.0/STATE/scada"):
+        assert f"topic read {topic}\n" in users["berlin"]
+        assert f"topic readwrite {topic}\n" in users["operator"]
+        assert f"topic read {topic}\n" in users["observer"]
+        assert topic not in users["line"]
+    assert "Headgate" not in users["line"]
