@@ -35,6 +35,7 @@ class BoundFeature:
         index: position in the contract's features.
         max_age_s: the oldest reading that counts; for `linear` the longest gap between two.
         allow_bool: a pure number in the plant, truth values count.
+        unit: the unit that its numbers have in the plant; None for raw counts, which have one only once scaled.
     """
 
     index: int
@@ -45,6 +46,7 @@ class BoundFeature:
     join: Join
     max_age_s: float
     allow_bool: bool
+    unit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +217,7 @@ class _Binder:
                 feature.join,
                 feature.gap_limit_s if feature.gap_limit_s is not None else feature.max_age_s,
                 feature.unit == "",
+                feature.unit if (feature.scale, feature.offset) == (1, 0) and feature.join is not Join.COUNT else None,
             )
             bound.append(one)
             self._remember(where, source, one)

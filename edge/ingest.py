@@ -21,7 +21,9 @@ from edge.dialects import MAX_NUMBER, Decoded, Decoder, Form, Refusal, make_deco
 from edge.events import NAN, EventJoiner, Joined, Part, Tag
 from edge.sparkplug import Nodes, RebirthRequest, Update
 from edge.splits import SAID
+from edge.units import is_other_unit
 from edge.windows import TagGrid, Window, WindowBuilder
+from uns_topics.codes import DataProblem
 from uns_topics.contract import ClassLabel, Contract, EventSample, RunToFailureLabel, WindowSample
 from uns_topics.sparkplug import NAMESPACE, MessageType, SparkplugTopic
 
@@ -144,6 +146,8 @@ class _Route:
     """All that the source reads."""
     held: dict[str, Any] = field(default_factory=dict)
     """Sparkplug: the group and split that were said last, since a device only says what has changed."""
+    units: dict[str, str] = field(default_factory=dict)
+    """Sparkplug: the words for units that births have said and that were looked at, by metric."""
 
 
 class Ingest:
@@ -265,6 +269,8 @@ class Ingest:
         fields = _with_held(route, fields)
         values = self._numbers(route, topic, Decoded(time_s, fields), problems)
         message = _Message(route.source, route.rank, topic, time_s, arrival_s, fields, True, values, problems)
+        if update.units:
+            problems += self._unit_problems(route, topic, update.units)
         if update.seed:
             route.instance.seed(message)
             return problems
@@ -310,6 +316,18 @@ class Ingest:
         if refused is not None:  # one effect per message: a flat message may have a thousand fields
             problems.append(_field_problem(topic, *refused))
         return values
+
+    def _unit_problems(self, route: _Route, topic: str, units: Mapping[str, str]) -> Iterable[Problem]:
+        """Metrics whose birth names another unit than the signal map; each is told once. Nothing is converted by it."""
+        for feature in route.source.features:
+            said = units.get(feature.field)
+            if said is None or feature.unit is None or route.units.get(feature.field) == said:
+                continue
+            route.units[feature.field] = said
+            if is_other_unit(said, feature.unit):
+                declared = feature.unit or "a pure number"
+                detail = f"metric {feature.field!r} ({feature.name}): its birth says {said!r}, the map {declared}"
+                yield self._problem(DataProblem.UNIT_MISMATCH.value, topic, detail)
 
     def _problem(self, code: str, topic: str, detail: str) -> Problem:
         self.counters[code] += 1

@@ -44,6 +44,7 @@ from edge.staleness import Staleness
 from edge.store import SampleStore, StoredPrediction
 from edge.unit_watch import UnitWatch
 from edge.variants import Served
+from uns_topics.codes import DataProblem
 from uns_topics.reports import DataQuality
 
 log = logging.getLogger("headgate.edge")
@@ -425,7 +426,8 @@ class Plant:
     def _problem(self, problem: Problem) -> None:
         self.problems[problem.code] += 1
         now = time.monotonic()
-        if now - self._warned.get(problem.code, float("-inf")) >= WARN_EVERY_S:
+        is_told_once = problem.code == DataProblem.UNIT_MISMATCH
+        if is_told_once or now - self._warned.get(problem.code, float("-inf")) >= WARN_EVERY_S:
             self._warned[problem.code] = now
             log.warning(
                 "%s on %s: %s (%d so far)", problem.code, problem.topic, problem.detail, self.problems[problem.code]

@@ -18,6 +18,7 @@ from edge.dialects import Refusal, TimestampFormat, is_good, read_timestamp
 from uns_topics.sparkplug import (
     BDSEQ,
     QUALITY,
+    UNIT,
     MessageType,
     Metric,
     Payload,
@@ -35,6 +36,8 @@ MAX_NODES = 1000
 """Nodes that are followed; messages of further ones are counted and left alone."""
 MAX_DEFINITIONS = 200_000
 """Metrics of all births that are remembered; a birth beyond it is refused."""
+MAX_UNIT = 32
+"""Longest word for a unit that is looked at, as in a signal map."""
 _SEQUENCE = 256
 _BIRTHS = (MessageType.NBIRTH, MessageType.DBIRTH)
 
@@ -46,6 +49,7 @@ class Update:
     Attributes:
         time_s: None where the time of arrival counts. values: by metric name; None is missing: null, not good, stale.
         seed: repeated by a birth or retained: a last value, no news. live: not said later than it happened.
+        units: the device's own word for the unit of a metric, where a birth has one.
     """
 
     device: str | None
@@ -53,6 +57,7 @@ class Update:
     values: Mapping[str, Value]
     seed: bool = False
     live: bool = True
+    units: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +253,7 @@ def _seed(heard: Heard, device: str | None, payload: Payload) -> _Device:
     """What a birth names, and its values as of the birth: that is when they held, whenever they last changed."""
     born = _Device()
     values: dict[str, Value] = {}
+    units: dict[str, str] = {}
     for metric in payload.metrics:
         if metric.name is None:
             heard.problem("undecodable", "a birth has a metric without a name")
@@ -255,6 +261,9 @@ def _seed(heard: Heard, device: str | None, payload: Payload) -> _Device:
         definition = born.by_name[metric.name] = _Definition(metric.name, metric.datatype)
         if metric.alias is not None:
             born.by_alias[metric.alias] = definition
+        unit = metric.properties.get(UNIT)
+        if isinstance(unit, str) and 0 < len(unit) <= MAX_UNIT:
+            units[metric.name] = unit
         if metric.skipped:
             heard.count("skipped-metric")
         else:
@@ -263,7 +272,7 @@ def _seed(heard: Heard, device: str | None, payload: Payload) -> _Device:
     if isinstance(time_s, Refusal):
         heard.problem(time_s.code, time_s.detail)
     else:
-        heard.updates.append(Update(device, time_s, values, seed=True))
+        heard.updates.append(Update(device, time_s, values, seed=True, units=units))
     return born
 
 

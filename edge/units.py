@@ -42,6 +42,35 @@ def linear_conversion(from_unit: str, to_unit: str) -> tuple[float, float]:
     return scale, offset
 
 
+_DEGREES = {"C": "degC", "F": "degF"}
+"""How devices write temperatures; to pint these two letters are a coulomb and a farad."""
+
+
+@cache
+def is_other_unit(said: str, declared: str) -> bool:
+    """Whether a device's own word for its unit surely means another one than the signal map declares.
+
+    A word that pint doesn't know says nothing; another spelling (`°C`, `degC`, `celsius`) is the same unit.
+    """
+    if said == declared:
+        return False
+    if said in _DEGREES and _is_known_pair("degC", declared):
+        said = _DEGREES[said]
+    try:
+        _unit(said), _unit(declared)
+    except UnitError:
+        return False
+    return not _is_known_pair(said, declared) or linear_conversion(said, declared) != (1.0, 0.0)
+
+
+def _is_known_pair(from_unit: str, to_unit: str) -> bool:
+    try:
+        linear_conversion(from_unit, to_unit)
+    except UnitError:
+        return False
+    return True
+
+
 @cache
 def _registry() -> pint.UnitRegistry[Any]:
     import pint  # slow to import, and most plants write the contract's own units

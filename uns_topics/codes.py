@@ -87,6 +87,7 @@ class DataProblem(StrEnum):
     SKIPPED_METRIC = "skipped-metric"
     TOO_MANY_INSTANCES = "too-many-instances"
     UNDECODABLE = "undecodable"
+    UNIT_MISMATCH = "unit-mismatch"
     UNKNOWN_CONTEXT = "unknown-context"
     UNKNOWN_METRIC = "unknown-metric"
     UNKNOWN_SPLIT = "unknown-split"

@@ -211,6 +211,36 @@ def test_commands_and_states_are_nothing() -> None:
     assert not ingest.counters
 
 
+def test_a_birth_with_another_unit_is_told_once_and_nothing_is_converted() -> None:
+    ingest = make(PRINTER, SPI)
+    node = Node(ingest)
+
+    def birth(paste: str, air: str) -> list[Problem]:
+        metrics = (
+            Metric("Paste/Viscosity (raw)", 1, datatype=D.INT32, value=190_000, properties={"engUnit": paste}),
+            Metric("Air", 2, datatype=D.FLOAT, value=68.0, properties={"engUnit": air}),
+        )
+        return [effect for effect in node.born("printer", 90, *metrics) if isinstance(effect, Problem)]
+
+    (told,) = birth("Pa.s", "°F")
+    assert (told.code, told.topic) == ("unit-mismatch", "spBv1.0/Werk Süd/DBIRTH/Linie 3/printer")
+    said = "metric 'Paste/Viscosity (raw)' (viscosity): its birth says 'Pa.s', the map cP"
+    assert told.detail == said
+    assert birth("Pa.s", "F") == []  # said before; another spelling is the same unit
+    assert birth("cP", "tons of paste") == []
+    assert [p.code for p in birth("N", "C")] == ["unit-mismatch"] * 2
+    assert ingest.counters["unit-mismatch"] == 3
+    node.data("printer", 95, viscosity(190_000), Metric(alias=2, value=68.0))
+    np.testing.assert_allclose(board(ingest, "B-1", 100).values, [190, 20, 120], rtol=1e-6)
+
+
+def test_raw_counts_have_no_unit_to_compare() -> None:
+    raw = {"feature": "viscosity", "field": "Paste/Viscosity (raw)", "unit": "cP", "scale": 10}
+    node = Node(make(PRINTER | {"features": [raw]}, SPI))
+    metric = Metric("Paste/Viscosity (raw)", 1, datatype=D.INT32, value=19_000, properties={"engUnit": "mV"})
+    assert [e for e in node.born("printer", 90, metric) if isinstance(e, Problem)] == []
+
+
 def test_malformed_payloads_are_counted_with_their_topic() -> None:
     ingest = make(PRINTER, SPI)
     topic = "spBv1.0/Werk Süd/DDATA/Linie 3/printer"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge.units import UnitError, linear_conversion
+from edge.units import UnitError, is_other_unit, linear_conversion
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,18 @@ def test_what_cannot_be_converted_is_named(source: str, target: str, named: list
     with pytest.raises(UnitError) as raised:
         linear_conversion(source, target)
     assert all(text in str(raised.value) for text in named)
+
+
+@pytest.mark.parametrize(
+    ("said", "declared"),
+    [("degC", "°C"), ("C", "degC"), ("celsius", "degC"), ("Pa*s", "Pa.s"), ("percent", "%"), ("widgets", "N")],
+)
+def test_the_same_unit_and_what_is_none_say_nothing(said: str, declared: str) -> None:
+    assert not is_other_unit(said, declared)
+
+
+@pytest.mark.parametrize(
+    ("said", "declared"), [("degF", "degC"), ("F", "degC"), ("bar", "kPa"), ("N", "mm"), ("C", "A"), ("K", "")]
+)
+def test_another_unit_is_one(said: str, declared: str) -> None:
+    assert is_other_unit(said, declared)
