@@ -76,6 +76,7 @@ class Federation:
         chunk_bytes: int | None,
         serve: Callable[[Served], None],
         on_plan: Callable[[Plan], None],
+        on_reference: Callable[[Reference | None], None],
         traffic: Callable[[], dict[str, int]],
         rng: random.Random,
         clock: Callable[[], float] = time.monotonic,
@@ -85,8 +86,6 @@ class Federation:
         """Messages of the fl tree that were not what their topic declares, by reason."""
         self.failed: Counter[str] = Counter()
         """Effects that came to nothing, by name."""
-        self.reference: Reference | None = None
-        """How all plants' values lie, as the aggregator last said it."""
         self._federation = federation
         self._participant = participant
         self._workshop = workshop
@@ -94,6 +93,7 @@ class Federation:
         self._chunk_bytes = chunk_bytes
         self._serve = serve
         self._on_plan = on_plan
+        self._on_reference = on_reference
         self._traffic = traffic
         self._rng = rng
         self._clock = clock
@@ -232,14 +232,14 @@ class Federation:
                     self._upload.on_limit(body.chunk_bytes)
                 return core.on_route(body)
             case Reference():
-                self.reference = body
+                self._on_reference(body)
             case Receipt() if self._upload is not None:
                 self._upload.on_receipt(body)
         return []
 
     def _on_cleared(self, kind: Kind, now: float) -> Sequence[Effect]:
         if kind is Kind.REFERENCE:
-            self.reference = None
+            self._on_reference(None)
         if kind is Kind.MODEL_CANDIDATE:
             return self.core.on_candidate(None, now)
         return self.core.on_route(None) if kind is Kind.ROUTE else []

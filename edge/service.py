@@ -114,6 +114,7 @@ class _Edge:
             chunk_bytes=config.chunk_bytes,
             serve=self._serve,
             on_plan=self._on_plan,
+            on_reference=self._on_reference,
             traffic=self._traffic,
             rng=random.Random(),  # noqa: S311 - jitter, not a secret
         )
@@ -124,6 +125,7 @@ class _Edge:
         self._said_quality: DataQuality | None = None
         self._quality_kept = float("-inf")
         self._reference: Reference | None = None
+        self._compared: Reference | None = None
         self._health = Health(config.health, service_registry(self._sheet))
         self._health.condition("federation", self._why_no_federation)
         self._health.condition("plant", self._why_no_plant)
@@ -264,11 +266,11 @@ class _Edge:
 
     async def _compare_units(self, watch: UnitWatch) -> None:
         """Let the plan's reference decide which units look wrong."""
-        reference, plan = self._federation.reference, self._core.plan
+        reference, plan = self._reference, self._core.plan
         if plan is None or (reference is not None and reference.generation != plan.generation):
             reference = None
-        if reference is not self._reference:
-            self._reference = reference
+        if reference is not self._compared:
+            self._compared = reference
             watch.compare(reference, await self._workshop.told(plan) if plan is not None else None)
 
     # Health ----------------------------------------------------------------------------------------------------------
@@ -320,6 +322,10 @@ class _Edge:
             self._contract = plan.contract
             self._store.put(CONTRACT_KEY, plan.contract.model_dump_json().encode())
             self._contract_known.set()
+
+    def _on_reference(self, reference: Reference | None) -> None:
+        self._reference = reference
+        self._stored.set()  # judged by it at once, whenever the next sample comes
 
     def _serve(self, served: Served) -> None:
         """Run this on the tags; what runs already goes on undisturbed."""

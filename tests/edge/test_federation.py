@@ -18,6 +18,7 @@ from edge.review import Review
 from edge.updates import TrainedUpdate
 from edge.variants import Served
 from tests.aio import Inbox, run
+from tests.contracts.examples import BODIES
 from tests.edge.versions import CONTRACT, manifest_of, model_of, plan_of, round_of
 from uns_topics.codes import Code, Reason
 from uns_topics.contract import Contract
@@ -25,6 +26,7 @@ from uns_topics.model import Value
 from uns_topics.payloads import Writer, read
 from uns_topics.plan import Plan, Tolerances
 from uns_topics.presence import AggregatorStatus, ParticipantStatus, Route, Serves, Variant
+from uns_topics.reference import Reference
 from uns_topics.reports import LastUpdate
 from uns_topics.rounds import Receipt
 from uns_topics.topics import FlTopic, Kind
@@ -103,6 +105,7 @@ class World:
         self.core.on_swapped(1, Variant.LAST_GOOD)
         self.seen = Inbox()
         self.served: list[int] = []
+        self.references: asyncio.Queue[Reference | None] = asyncio.Queue()
         self.tolerances = Tolerances()
         self.boots = {"00000001": Writer("tiny", "aggregator", "00000001")}
         self.federation = Federation(
@@ -114,6 +117,7 @@ class World:
             boot="0000000b",
             chunk_bytes=None,
             serve=lambda served: self.served.append(served.version),
+            on_reference=self.references.put_nowait,
             on_plan=lambda _: None,
             traffic=dict,
             rng=random.Random(1),
@@ -383,5 +387,16 @@ def test_an_update_of_before_the_restart_is_asked_after_without_its_bytes() -> N
             world.says(Kind.RECEIPT, Receipt(id=body.id, result="accepted"))
             await world.until(world.last_update)
             assert world.bench.settled == [(7, "accepted", None)]
+
+    run(main())
+
+
+def test_the_reference_is_handed_on_and_so_is_its_end() -> None:
+    async def main() -> None:
+        async with running() as world:
+            reference = BODIES[Kind.REFERENCE]
+            world.says(Kind.REFERENCE, reference)
+            world.broker.route(Message(str(FlTopic("tiny", Kind.REFERENCE)), b""), retain=True)
+            assert [await world.references.get(), await world.references.get()] == [reference, None]
 
     run(main())

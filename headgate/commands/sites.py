@@ -1,0 +1,192 @@
+"""`headgate sites`: the participants of a federation, their data, and how alike they are."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.console import Console
+
+from broker_bridge.config import BrokerConfig
+from broker_bridge.paho_session import PahoConnector
+from broker_bridge.session import Message, Session
+from broker_bridge.settings import load, validate
+from headgate.demo.watch import View
+from headgate.exits import CommandError, Exit
+from headgate.parsers import Subparsers, add_command
+from headgate.running import run_service
+from uns_topics.topics import ROOT, FlTopic, Kind, TopicError
+
+_SAID = (Kind.STATUS, Kind.STATISTICS, Kind.DATA_QUALITY)
+FILE_WIDTH = 100
+"""Columns where the output is no terminal."""
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = add_command(
+        subparsers,
+        "sites",
+        "List a federation's sites: state, rows, labels, last seen, data quality; and how alike their data are.",
+        (
+            "headgate sites --config aggregator.yaml --similarity",
+            "headgate sites --broker mqtt://enterprise --federation solder-defect --json",
+        ),
+        run_sites,
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the aggregator's configuration: broker and store")
+    parser.add_argument("--broker", metavar="URL", help="without --config: a broker that carries the federation")
+    parser.add_argument("--federation", metavar="NAME", help="without --config: which federation")
+    parser.add_argument("--username")
+    parser.add_argument("--password-file", metavar="FILE")
+    parser.add_argument("--ca-file", metavar="FILE")
+    parser.add_argument("--seconds", type=_seconds, default=2.0, help="how long to listen (default 2)")
+    parser.add_argument("--similarity", action="store_true", help="distances between sites, and groups of alike ones")
+    parser.add_argument(
+        "--threshold", type=_share, metavar="X", help="distance below which sites are alike (default 0.05)"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def _seconds(text: str) -> float:
+    return _between(text, 3600.0, "a number of seconds from 0 to 3600")
+
+
+def _share(text: str) -> float:
+    return _between(text, 1.0, "a distance from 0 to 1")
+
+
+def _between(text: str, most: float, what: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 < number <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+    return number
+
+
+def run_sites(arguments: argparse.Namespace) -> int:
+    """`headgate sites`."""
+    from aggregator.similarity import THRESHOLD, similarity  # numpy takes its time to import
+    from headgate import sites
+
+    broker, federation, last_seen = _where(arguments)
+    view = View(federation, "score", time.monotonic())
+    code = run_service(lambda stop: _listen(broker, view, last_seen, arguments.seconds, stop))
+    if code != Exit.OK:
+        return code
+    if not view.participants and not last_seen:
+        raise CommandError(f"no site of {federation} was heard of at {broker.url}", Exit.NOT_FOUND)
+    contract = view.plan.contract if view.plan is not None else None
+    heartbeat_s = view.plan.heartbeat_s if view.plan is not None else None
+    lines = sites.sites_of(view.participants, contract, last_seen, heartbeat_s)
+    threshold = arguments.threshold or THRESHOLD
+    found = None
+    if arguments.similarity:
+        if contract is None:
+            raise CommandError(f"{federation} has no plan at {broker.url}: without it sketches mean nothing")
+        told = {name: known.statistics for name, known in view.participants.items()}
+        found = similarity(contract, told, threshold)
+    if arguments.json:
+        print(json.dumps(sites.as_json(lines, federation, found, threshold)))
+        return Exit.OK
+    console = Console(highlight=False)
+    width = console.width if console.is_terminal else FILE_WIDTH
+    console.print(sites.sites_table(lines, width), width=width)
+    for part in sites.similarity_parts(found, threshold) if found is not None else ():
+        console.print()
+        console.print(part, width=width, markup=False)
+    return Exit.OK
+
+
+def _where(arguments: argparse.Namespace) -> tuple[BrokerConfig, str, dict[str, float]]:
+    """Broker, federation, and seconds since each participant was heard by the aggregator. Raises: CommandError."""
+    if arguments.config is None:
+        if arguments.broker is None or arguments.federation is None:
+            raise CommandError("name --config, or --broker and --federation", Exit.USAGE)
+        given = {"url": arguments.broker, "username": arguments.username, "password_file": arguments.password_file}
+        broker = validate(BrokerConfig, {**given, "ca_file": arguments.ca_file}, "command line")
+        try:
+            FlTopic(arguments.federation, Kind.PLAN)
+        except TopicError as error:
+            raise CommandError(str(error), Exit.USAGE) from None
+        return broker, arguments.federation, {}
+    if arguments.broker is not None or arguments.federation is not None:
+        raise CommandError("--config names broker and federation already", Exit.USAGE)
+    from aggregator.config import AggregatorConfig
+    from aggregator.store import Store, StoreError, sqlite_url
+
+    config = load(AggregatorConfig, arguments.config)
+    if config.database is None and not (config.data_dir / "aggregator.db").exists():
+        return config.broker, config.federation, {}
+    try:
+        store = Store(config.database or sqlite_url(config.data_dir))
+    except StoreError as error:
+        raise CommandError(f"{arguments.config}: {error}") from None
+    try:
+        state = store.load()
+    finally:
+        store.close()
+    known = state.presence.items() if state is not None else ()
+    now = time.time()  # the aggregator's clock starts from it
+    return config.broker, config.federation, {name: max(0.0, now - presence.seen) for name, presence in known}
+
+
+async def _listen(
+    broker: BrokerConfig, view: View, last_seen: dict[str, float], seconds: float, stop: asyncio.Event
+) -> int:
+    """Take in what stands on the broker; what is heard live was seen now."""
+
+    def on_message(message: Message) -> None:
+        view.on_message(message)
+        if not message.retain and (name := _status_of(message.topic)) is not None:
+            last_seen[name] = 0.0
+
+    root = f"{ROOT}/{view.federation}"
+    async with PahoConnector(broker).connect(f"headgate-sites-{os.getpid()}", on_message=on_message) as session:
+        await session.subscribe(
+            str(FlTopic(view.federation, Kind.PLAN)), *(f"{root}/up/+/{kind.path.rpartition('/')[2]}" for kind in _SAID)
+        )
+        await _wait(session, stop, seconds / 2)
+        # Some brokers give no retained messages to wildcards.
+        await _ask_for(session, view, {*last_seen, *view.participants})
+        await _wait(session, stop, seconds / 2)
+    return Exit.OK
+
+
+async def _ask_for(session: Session, view: View, names: Iterable[str]) -> None:
+    missing = []
+    for name in sorted(names):
+        known = view.participants.get(name)
+        if known is None or None in (known.status, known.statistics, known.quality):
+            missing += [str(FlTopic(view.federation, kind, name)) for kind in _SAID]
+    if missing:
+        await session.subscribe(*missing)
+
+
+async def _wait(session: Session, stop: asyncio.Event, seconds: float) -> None:
+    """Raises: SessionLost."""
+    ending = asyncio.create_task(stop.wait(), name="stop")
+    closed = asyncio.create_task(session.wait_closed(), name="session")
+    try:
+        await asyncio.wait({ending, closed}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if closed.done():
+            closed.result()
+    finally:
+        for task in (ending, closed):
+            task.cancel()
+        await asyncio.gather(ending, closed, return_exceptions=True)
+
+
+def _status_of(topic: str) -> str | None:
+    try:
+        parsed = FlTopic.parse(topic)
+    except TopicError:
+        return None
+    return parsed.participant if parsed.kind is Kind.STATUS else None
