@@ -18,6 +18,8 @@ FAR_SPREADS = 2.0
 """A median further from the others' than this many spreads (between the quartiles) is out of place."""
 FAR_RATIO = 8.0
 """A spread this many times the others' is out of place wherever the median is."""
+VERY_FAR_SPREADS = 5.0
+"""From here on the median alone tells: plants that make one product stand beside those that make many."""
 NEAR_SPREADS = 1.0
 NEAR_RATIOS = (0.2, 2.5)
 """Converted, the median lies within so many spreads of the others', and the spread is so many times theirs."""
@@ -90,11 +92,12 @@ def unit_finding(own: Sequence[float], reference: Sequence[float], unit: str) ->
     ratio = _ratio(here, there)
     if distance <= FAR_SPREADS and 1 / (3 * FAR_RATIO) <= ratio <= FAR_RATIO:
         return None
+    least_ratio = NEAR_RATIOS[0] if distance < VERY_FAR_SPREADS else 0.0
     best: tuple[float, str | None, float, float] | None = None
     for name, scale, offset in (*_units_beside(unit), *_factors()):
         placed = here.converted(scale, offset)
         away, wide = _distance(placed, there), _ratio(placed, there)
-        is_near = away <= NEAR_SPREADS and NEAR_RATIOS[0] <= wide <= NEAR_RATIOS[1]
+        is_near = away <= NEAR_SPREADS and least_ratio <= wide <= NEAR_RATIOS[1]
         explains = distance <= FAR_SPREADS or away * BETTER <= distance
         badness = away + abs(math.log(wide)) + (0.2 if name is None else 0.0)
         if is_near and explains and (best is None or badness < best[0] - 1e-9):
