@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 # Flower, which tests and benchmarks compare with, has an environment of its own: its pins are not ours.
 FLOWER_VENV ?= .venv-flower
+# pysparkplug too, which tests speak Sparkplug with: it needs paho-mqtt 1.
+SPARKPLUG_VENV ?= .venv-sparkplug
 # NVFlare too, for benchmarks alone.
 NVFLARE_VENV ?= .venv-nvflare
 ARGS ?=
@@ -12,8 +14,9 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.headgate-installed
 FLOWER_STAMP := $(FLOWER_VENV)/.flower-installed
+SPARKPLUG_STAMP := $(SPARKPLUG_VENV)/.sparkplug-installed
 NVFLARE_STAMP := $(NVFLARE_VENV)/.nvflare-installed
-export FLOWER_VENV NVFLARE_VENV
+export FLOWER_VENV SPARKPLUG_VENV NVFLARE_VENV
 
 .PHONY: demo test check bench clean
 .DEFAULT_GOAL := help
@@ -33,6 +36,10 @@ $(FLOWER_STAMP): scripts/flower-requirements.txt scripts/setup-flower | $(STAMP)
 	@PYTHON='$(PYTHON)' PIP_ARGS='$(PIP_ARGS)' scripts/setup-flower
 	@touch $@
 
+$(SPARKPLUG_STAMP): scripts/sparkplug-requirements.txt scripts/setup-sparkplug | $(STAMP)
+	@PYTHON='$(PYTHON)' PIP_ARGS='$(PIP_ARGS)' scripts/setup-sparkplug
+	@touch $@
+
 $(NVFLARE_STAMP): scripts/nvflare-requirements.txt scripts/setup-nvflare | $(STAMP)
 	@PYTHON='$(PYTHON)' PIP_ARGS='$(PIP_ARGS)' scripts/setup-nvflare
 	@touch $@
@@ -45,7 +52,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: $(STAMP) $(FLOWER_STAMP) check
+test: $(STAMP) $(FLOWER_STAMP) $(SPARKPLUG_STAMP) check
 	@scripts/need-test-programs
 	$(BIN)/pytest $(ARGS)
 
@@ -54,4 +61,4 @@ bench: $(STAMP) $(FLOWER_STAMP) $(NVFLARE_STAMP)
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(FLOWER_VENV) $(NVFLARE_VENV)
+	rm -rf $(VENV) $(FLOWER_VENV) $(SPARKPLUG_VENV) $(NVFLARE_VENV)
