@@ -71,6 +71,8 @@ class Outgoing:
     stuck: bool = False
     """Another manifest is waited for: chunks of this size don't pass."""
     done: bool = False
+    _asked: bool = False
+    """A manifest went out alone since chunks were sent last: without a question a `missing` is an old one, repeated."""
     _proven_bytes: int = 0
     _repeats: int = 0
     _all_missing: int = 0
@@ -78,6 +80,7 @@ class Outgoing:
 
     def start(self, now: float, unit_random: float) -> list[Effect]:
         """Manifest and all chunks, no waiting in between."""
+        self._asked = False
         self._wait(now, unit_random)
         return [Send(self.manifest, tuple(range(len(self.manifest.chunks))))]
 
@@ -105,6 +108,7 @@ class Outgoing:
         if any(self._in_flight_at_loss[i] >= 2 for i in in_flight):
             effects = self._lower(now, unit_random, "the connection ended twice with the same chunk in flight")
             # Other chunks may have arrived: ask for what is missing instead of sending all of them again.
+            self._asked = True
             return [Send(e.manifest) if isinstance(e, Send) else e for e in effects]
         return []
 
@@ -119,6 +123,7 @@ class Outgoing:
         self.manifest, self.stuck = manifest, False
         self._all_missing = self._repeats = 0
         self._in_flight_at_loss.clear()
+        self._asked = True
         self._wait(now, unit_random)
         return [Send(manifest)]
 
@@ -133,8 +138,9 @@ class Outgoing:
         if receipt.result != "missing":
             self.done = True
             return [Done(receipt.result, receipt.code)]
-        if self.stuck:
+        if self.stuck or not self._asked:
             return []
+        self._asked = False
         chunks = tuple(i for i in receipt.chunks if i < len(self.manifest.chunks))
         self._wait(now, unit_random)
         if len(chunks) == len(self.manifest.chunks):
@@ -148,7 +154,10 @@ class Outgoing:
     def _repeat(self, now: float, unit_random: float) -> list[Effect]:
         self._repeats += 1
         self._wait(now, unit_random)
-        return [] if self.done or self.stuck else [Send(self.manifest)]
+        if self.done or self.stuck:
+            return []
+        self._asked = True
+        return [Send(self.manifest)]
 
     def _wait(self, now: float, unit_random: float) -> None:
         full = min(MAX_REPEAT_S, FIRST_REPEAT_S * 2**self._repeats)

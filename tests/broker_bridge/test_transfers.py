@@ -84,12 +84,25 @@ def test_two_answers_with_everything_missing_halve_the_chunks() -> None:
     out = outgoing(chunk_bytes=64 * KIB)
     out.start(0.0, 0.5)
     everything = Receipt(id=out.manifest.id, result="missing", chunks=(0, 1))
+    out.on_time(5.0, 0.5)
     assert out.on_receipt(everything, 6.0, 0.5) == [Send(out.manifest, (0, 1), announce=False)]
-    lowered, send = out.on_receipt(everything, 12.0, 0.5)
+    out.on_time(20.0, 0.5)
+    lowered, send = out.on_receipt(everything, 21.0, 0.5)
     assert lowered == Lowered(64 * KIB, 32 * KIB, "no chunk arrived twice in a row")
     assert isinstance(send, Send)
     assert send.manifest.chunk_bytes == 32 * KIB
     assert send.chunks == (0, 1, 2, 3)
+
+
+def test_an_answer_that_a_broker_repeats_counts_once() -> None:
+    out = outgoing(chunk_bytes=64 * KIB)
+    out.start(0.0, 0.5)
+    everything = Receipt(id=out.manifest.id, result="missing", chunks=(0, 1))
+    assert out.on_receipt(everything, 1.0, 0.5) == []  # nothing was asked: the chunks are on their way
+    out.on_time(5.0, 0.5)
+    assert out.on_receipt(everything, 6.0, 0.5) == [Send(out.manifest, (0, 1), announce=False)]
+    for _ in range(9):
+        assert out.on_receipt(everything, 6.0, 0.5) == []
 
 
 def test_two_losses_with_the_same_chunk_in_flight_halve_the_chunks() -> None:

@@ -155,8 +155,8 @@ class ScriptedParticipant:
         return outgoing
 
     async def repeat_manifest(self, outgoing: Outgoing) -> None:
-        """Ask what became of a transfer."""
-        await self._perform(outgoing, [Send(outgoing.manifest)])
+        """Ask what became of a transfer, also of one that was answered."""
+        await self._perform(outgoing, outgoing.on_connected(0.0, 0.5) or [Send(outgoing.manifest)])
 
     # ------------------------------------------------------------------------------------------------------------------
 
