@@ -6,11 +6,12 @@ The broker's callback only parses and decides (both are quick and pure); everyth
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from broker_bridge.downloads import IntegrityError, Subscribe, Unsubscribe
 from broker_bridge.link import Link
@@ -19,6 +20,7 @@ from broker_bridge.session import BrokerRefused, Connector, Message, PublishRefu
 from broker_bridge.unusable import Unusable
 from broker_bridge.upload import Upload
 from edge.participation import (
+    AskAgain,
     CheckTemplate,
     Effect,
     Evaluate,
@@ -48,6 +50,7 @@ from uns_topics.transfers import WRAPPING_BYTES, decode_chunk, make_manifest
 
 log = logging.getLogger("headgate.edge")
 
+Work = Callable[[], Awaitable[None]]
 STATUS_EVERY_S = 0.25
 """Changes of the status within this time are said once."""
 HEARTBEAT_S = 10.0
@@ -119,6 +122,8 @@ class Federation:
             on_up=self._on_up,
             on_down=self._on_down,
             make_will=self._make_will,
+            rng=rng,
+            clock=clock,
         )
 
     # Session ---------------------------------------------------------------------------------------------------------
@@ -263,10 +268,10 @@ class Federation:
         if on_disk:
             effects += self.core.on_template(plan.template.sha256, None, now)
         if plan.control:  # not every trainer can follow such a plan: said before a round waits for it
-            self._start("LookAtTrainer", self._look_at_trainer())
+            self._start("LookAtTrainer", self._look_at_trainer)
         if not self._resumed:
             self._resumed = True
-            self._start("Resume", self._resume())
+            self._start("Resume", self._resume)
         self._time_due.set()
         return effects
 
@@ -291,6 +296,9 @@ class Federation:
                 log.warning("%s", effect.text)
             elif isinstance(effect, Swap):
                 self._swap(effect)
+            elif isinstance(effect, AskAgain):
+                if self._upload is not None:
+                    self._upload.on_connected()
             else:
                 self._work.put_nowait(effect)
 
@@ -320,18 +328,18 @@ class Federation:
         while True:
             effect = await self._work.get()
             name = type(effect).__name__ if effect is not None else "SayEverything"
-            self._start(name, self._perform(effect) if effect is not None else self._say_everything())
+            self._start(name, functools.partial(self._perform, effect) if effect is not None else self._say_everything)
 
-    def _start(self, name: str, work: Coroutine[None, None, None]) -> None:
+    def _start(self, name: str, work: Work) -> None:
         assert self._tasks is not None
         task = self._tasks.create_task(self._survive(name, work), name=f"federation.{name}")
         self._effects.add(task)
         task.add_done_callback(self._effects.discard)
 
-    async def _survive(self, name: str, work: Coroutine[None, None, None]) -> None:
+    async def _survive(self, name: str, work: Work) -> None:
         """Whatever the federation's side fails at, inference goes on: one effect is lost, never the service."""
         try:
-            await work
+            await work()
         except SessionLost:
             pass  # the next session starts with everything
         except BrokerRefused:
@@ -379,7 +387,7 @@ class Federation:
         self.core.on_sending()
         self._do(self.core.on_trained(None))
         upload = self._begin(outcome)
-        self._start("LocalOnly", self._workshop.train_local(announcement))
+        self._start("LocalOnly", functools.partial(self._workshop.train_local, announcement))
         await self._end(upload, outcome, announcement)
 
     async def _look_at_trainer(self) -> None:
@@ -388,18 +396,19 @@ class Federation:
 
     async def _resume(self) -> None:
         """Ask what became of the update that was under way when this edge was stopped."""
-        update = None
+        update = answered = None
         try:
+            answered = await self._workshop.updates.answered()
             update = await self._workshop.updates.unanswered()
         finally:
-            if update is None and self._upload is None:
-                self._do(self.core.on_answered())
-        if update is not None and self._upload is None:
+            if update is None:
+                self._do(self.core.on_answered(answered))
+        if update is not None:
             log.info("round %d: asking what became of its update", update.round_number)
             await self._end(self._begin(update), update, None)
 
     def _begin(self, update: TrainedUpdate) -> Upload:
-        """The upload of an update; one that is under way gives way to it."""
+        """The upload of an update; none is under way."""
         plan = self.core.plan
         assert plan is not None  # there is no update without one
         manifest = make_manifest(
@@ -410,8 +419,6 @@ class Federation:
             round_number=update.round_number,
             attempt=update.attempt,
         )
-        if self._upload is not None:
-            self._upload.supersede()
         self._upload = Upload(
             Outgoing(update.content, manifest),
             self._topic(Kind.STATUS),
@@ -426,18 +433,15 @@ class Federation:
         try:
             await self._deliver(upload, update, announcement)
         finally:
-            if self._upload is upload:
-                self._do(self.core.on_answered())
+            self._do(self.core.on_answered((update.round_number, update.base)))
 
     async def _deliver(self, upload: Upload, update: TrainedUpdate, announcement: RoundAnnouncement | None) -> None:
-        """Send it and say what came of it, unless it gives way to a newer one.
+        """Send it and say what came of it.
 
         Args: announcement: of its round; None where an earlier process trained for it.
         """
         done = await upload.result(ask_first=announcement is None)
-        if done is None:
-            log.info("round %d: its update gave way to a newer one", update.round_number)
-            return
+        assert done is not None  # nothing takes its place: the next training waits
         if done.detail:
             log.error("the update of round %d can't be sent: %s", update.round_number, done.detail)
         answered = None if done.detail else done.result  # one that can't be sent was never judged

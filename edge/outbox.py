@@ -22,7 +22,7 @@ from uns_topics.tensors import Role, TensorTable, Vector, vector_bytes, vector_f
 from uns_topics.transfers import transfer_id
 from uns_topics.update import decode_update, unpack_control, unpack_groups
 
-_UPDATE, _RESIDUAL, _CONTROL = "update-under-way", "residual", "control"
+_UPDATE, _RESIDUAL, _CONTROL, _ANSWERED = "update-under-way", "residual", "control", "answered"
 
 
 class Belonging(Value):
@@ -58,6 +58,13 @@ class Waiting(Belongs):
 class _Kept(Belongs):
     since: Version
     norm: float | None
+
+
+class Answered(Belongs):
+    """The round whose update was answered last: after a restart it needs no second one."""
+
+    round_number: int
+    base: Sha256
 
 
 class _KeptControl(Belongs):
@@ -123,6 +130,9 @@ class Outbox:
             return
         waiting, end = found.waiting, fate(result, code)
         changes: dict[str, bytes | None] = {_UPDATE: None}
+        if result is not None:
+            answered = Answered(belongs=self.belongs, round_number=waiting.round_number, base=waiting.base)
+            changes[_ANSWERED] = _entry(answered)
         update = decode_update(found.content, 2**40)
         if found.delta.size:
             sent = unpack_groups(update, self._table, control=bool(found.control.size))
@@ -133,6 +143,11 @@ class Outbox:
             kept = _KeptControl(belongs=self.belongs, version=waiting.version, round_number=waiting.round_number)
             changes[_CONTROL] = _entry(kept, found.control, np.add(found.control, change))
         self._store.put_all(changes)
+
+    def answered(self) -> Answered | None:
+        """The round whose update was answered last."""
+        found = self._read(_ANSWERED, Answered, 0)
+        return None if found is None else found[0]
 
     def _update(self) -> _UnderWay | None:
         raw = self._store.get(_UPDATE)

@@ -52,6 +52,11 @@ class Train:
 
 
 @dataclass(frozen=True, slots=True)
+class AskAgain:
+    """A newer round waits for the answer to the update under way: ask for it now."""
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluate:
     """Score candidate and current on the round's snapshot and publish."""
 
@@ -92,6 +97,7 @@ Effect = (
     | VerifyVersion
     | Swap
     | Train
+    | AskAgain
     | Evaluate
     | FinalFigures
     | PublishStatistics
@@ -153,6 +159,8 @@ class Participation:
         self._answered: tuple[int, str] | None = None
         self._training: RoundAnnouncement | None = None
         self._is_sending = False
+        self._asked_for: tuple[int, str] | None = None
+        """The round for which the answer to the update under way was asked again."""
         self._evaluated: str | None = None
         self._finished: int | None = None
         self._swapped: tuple[int, str] | None = None
@@ -306,9 +314,13 @@ class Participation:
         """An update is under way, or one of an earlier process may be."""
         self._is_sending = True
 
-    def on_answered(self) -> list[Effect]:
-        """It was answered, or gave way to a newer one."""
+    def on_answered(self, before: tuple[int, str] | None = None) -> list[Effect]:
+        """It was answered, or there was none.
+
+        Args: before: round and base of what was answered last, before a restart.
+        """
         self._is_sending = False
+        self._answered = self._answered or before
         return self._try_train()
 
     def on_trainer(self, reason: Reason | None) -> list[Effect]:
@@ -488,17 +500,21 @@ class Participation:
         announcement = self._round
         if announcement is None or self._training is not None or self._participant not in announcement.cohort:
             return []
-        if self._answered == (announcement.round_number, announcement.base_sha256):
+        mark = (announcement.round_number, announcement.base_sha256)
+        if self._answered == mark:
             return []
-        if self._is_sending and self.plan is not None and self.plan.tolerances.max_staleness:
-            return []  # a late update still counts: it must not give way to a newer one
+        if self._is_sending:  # its answer says whether it counts; were it taken for lost, it could count twice
+            if self._asked_for == mark:
+                return []
+            self._asked_for = mark
+            return [AskAgain()]
         base = self.held.get(announcement.base)
         if base is None or base.sha256 != announcement.base_sha256:
             return []
         if self.trainer_reason or self.data_reason or self._plan_reason or self._too_few or self.paused:
             return []
         self._training = announcement
-        self._answered = (announcement.round_number, announcement.base_sha256)
+        self._answered = mark
         return [Train(announcement), PublishStatus()]
 
     def _fetch(self, manifest: TransferManifest, now: float) -> list[Effect]:

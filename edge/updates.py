@@ -81,7 +81,7 @@ class Updates:
         server = model.control
         if server is None:
             return None
-        outbox = self._outbox()
+        outbox = self.outbox()
         own = await on(self._store_thread, lambda: outbox.control(version, model.lineage))
         return Controls(server, own)
 
@@ -103,7 +103,7 @@ class Updates:
             matured: samples that had ever matured when its snapshot was taken.
         Raises: EncodingError: a delta that the encoding can't carry.
         """
-        table, outbox = model.template.table, self._outbox()
+        table, outbox = model.template.table, self.outbox()
         has_residual = encoding(announcement.client.encoding).feedback
         residual = await on(self._store_thread, lambda: outbox.residual(announcement.base))
         weights = table.gather(trained.delta, Role.WEIGHT) if has_residual else np.empty(0, np.float32)
@@ -159,21 +159,27 @@ class Updates:
 
     async def unanswered(self) -> TrainedUpdate | None:
         """The update that was under way when this edge was stopped, if it belongs to the plan."""
-        found = await on(self._store_thread, self._outbox().waiting)
+        found = await on(self._store_thread, self.outbox().waiting)
         return None if found is None else TrainedUpdate.of(*found)
+
+    async def answered(self) -> tuple[int, str] | None:
+        """Round and base of the last update that was answered, if it belongs to the plan."""
+        found = await on(self._store_thread, self.outbox().answered)
+        return None if found is None else (found.round_number, found.base)
 
     async def settle(
         self, update: TrainedUpdate, result: Literal["accepted", "rejected"] | None, code: Code | None
     ) -> None:
         """An update's end: what it means for the residual. Args: result: None where it gave way to a newer one."""
-        outbox = self._outbox()
+        outbox = self.outbox()
         await on(self._store_thread, lambda: outbox.settle(update.transfer, result, code))
 
     async def accepted(self, update: TrainedUpdate) -> None:
         """The update was accepted: what matured since its snapshot is new from now on."""
         await on(self._store_thread, lambda: self._store.mark(f"round-{update.round_number}", update.matured))
 
-    def _outbox(self) -> Outbox:
+    def outbox(self) -> Outbox:
+        """Of the plan at hand."""
         plan = self._plan
         assert plan is not None
         belongs = Belonging(generation=plan.generation, template=plan.template.sha256)
