@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
+import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -93,6 +93,15 @@ def wall_clock() -> Callable[[], float]:
     return lambda: offset + time.monotonic()
 
 
+def never_back(clock: Callable[[], float], at: float) -> Callable[[], float]:
+    """A clock that goes on where the store stopped, should the wall clock have been set back since.
+
+    Else every deadline would wait until the old time comes round again. Args: at: the time of the last event, seconds.
+    """
+    ahead = max(0.0, at - clock())
+    return lambda: clock() + ahead
+
+
 @dataclass(frozen=True)
 class Surroundings:
     """What the service meets the world through; tests bring their own.
@@ -103,6 +112,8 @@ class Surroundings:
         clock: seconds that never go back and mean the same after a restart.
         sleep: waits between attempts to connect.
         settle_s: how long to wait for the retained status of another aggregator.
+        open_store: opens the store at a URL.
+        rng: draws the boot id and the jitter between attempts to connect.
     """
 
     connector: Connector | None = None
@@ -110,6 +121,8 @@ class Surroundings:
     clock: Callable[[], float] = field(default_factory=wall_clock)
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     settle_s: float = SETTLE_S
+    open_store: Callable[[str], Store] = Store
+    rng: random.Random = field(default_factory=random.SystemRandom)
 
 
 async def run_aggregator(
@@ -133,7 +146,7 @@ async def run_aggregator(
     world = around or Surroundings()
     try:
         with DirectoryLock(config.data_dir):
-            store = Store(config.database or sqlite_url(config.data_dir))
+            store = world.open_store(config.database or sqlite_url(config.data_dir))
             try:
                 limit = store.get(_CHUNK_LIMIT)
                 golden = world.golden or _onnxruntime()
@@ -172,7 +185,7 @@ class _Service:
         self._settle_s = world.settle_s
         self._plan = foundation.plan
         self._template = foundation.registry.template
-        self._boot = secrets.token_hex(4)
+        self._boot = f"{world.rng.getrandbits(32):08x}"
         self._boots: list[str] = [*(store.get("boots") or []), self._boot][-KEPT_BOOTS:]
         self._writer = Writer(config.federation, SENDER, self._boot)
         self._status_topic = str(FlTopic(config.federation, Kind.AGGREGATOR_STATUS))
@@ -193,9 +206,12 @@ class _Service:
             on_up=self._on_up,
             on_down=self._on_down,
             make_will=self._will,
+            rng=world.rng,
+            clock=world.clock,
             sleep=world.sleep,
         )
-        self._core = Core(store, foundation.state, world.clock, lambda effect: self._performer.perform(effect))
+        clock = never_back(world.clock, foundation.state.at)
+        self._core = Core(store, foundation.state, clock, lambda effect: self._performer.perform(effect))
         self._publisher = Publisher(self._link.publish, self._on_too_large)
         self._showcase = Showcase(
             config.federation, self._plan, self._core, store, foundation.registry, self._publisher, self._writer

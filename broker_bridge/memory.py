@@ -8,7 +8,7 @@ event loop later, in order.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Literal
@@ -57,6 +57,8 @@ class MemoryBroker:
         self.duplicate = duplicate
         self.reachable = True
         """Whether new connections are answered."""
+        self.blocked: frozenset[str] = frozenset()
+        """Clients whose connections are not answered, as if the way to them was cut."""
         self.denied_filters: frozenset[str] = frozenset()
         """Filters that a SUBACK refuses."""
         self.denied_topics: frozenset[str] = frozenset()
@@ -103,7 +105,7 @@ class MemoryBroker:
 
     def open(self, client_id: str, username: str | None, password: str | None, session: _MemorySession) -> None:
         """Let a session in; one of the same client id is taken over. Raises: BrokerUnreachable, BrokerRefused."""
-        if not self.reachable:
+        if not self.reachable or client_id in self.blocked:
             raise BrokerUnreachable(f"broker {_ADDRESS} unreachable: connection refused")
         if self.credentials is not None and (
             username is None or password is None or self.credentials.get(username) != password
@@ -134,6 +136,11 @@ class MemoryBroker:
             granted = [qos for want, qos in session.filters.items() if matches(want, message.topic)]
             if granted:
                 session.enqueue(replace(message, qos=min(message.qos, max(granted))))
+
+    def deliveries(self, client_id: str, message: Message) -> Sequence[float]:
+        """Seconds after which a client gets this message, once for each; a subclass may lose and delay some."""
+        del client_id
+        return (0.0, 0.0) if self.duplicate and message.qos else (0.0,)
 
     def replay(self, topic_filter: str, qos: int, session: _MemorySession) -> None:
         """Deliver what is retained under a filter that was just subscribed to."""
@@ -230,9 +237,12 @@ class _MemorySession:
         self._check()
 
     def enqueue(self, message: Message) -> None:
-        """Deliver in a later turn of the loop, twice where the broker's knob says so."""
-        for _ in range(2 if self._broker.duplicate and message.qos else 1):
-            self._loop.call_soon(self._deliver, message)
+        """Deliver in a later turn of the loop, as often and as late as the broker says."""
+        for after_s in self._broker.deliveries(self.client_id, message):
+            if after_s:
+                self._loop.call_later(after_s, self._deliver, message)
+            else:
+                self._loop.call_soon(self._deliver, message)
 
     def end(self, reason: str) -> None:
         """Mark the session as ended: nothing is delivered from here on."""

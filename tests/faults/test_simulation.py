@@ -1,0 +1,61 @@
+"""A whole federation under faults, many times: whatever happens, each update counts once and the model is the same."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from tests.faults.broker import Weather
+from tests.faults.simulate import STRATEGIES, Schedule, run_seed
+
+SEEDS = int(os.environ.get("HEADGATE_SIMULATED_SEEDS", "300"))
+FINE = Schedule(
+    participants=("p0", "p1"),
+    rounds=2,
+    strategy=STRATEGIES[1],
+    encoding="int8",
+    downlink="int8",
+    weather=Weather(),
+    storm_s=120.0,
+    mortality=(0.0, 0.0),
+    kills=0,
+    cuts=0,
+    broker_deaths=0,
+    jumps=False,
+)
+
+
+@pytest.mark.timeout(900)
+def test_many_seeds() -> None:
+    """What fails prints its seed: `python -m tests.faults.simulate --seeds N --log` runs it again."""
+    command = [sys.executable, "-m", "tests.faults.simulate", "--seeds", f"0:{SEEDS}", "--jobs", "2"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=880)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_the_same_seed_runs_the_same_way() -> None:
+    schedule = replace(FINE, weather=Weather(0.05, 0.2, 0.1, 30.0), kills=2, mortality=(0.01, 0.02))
+    assert run_seed(3, schedule) == run_seed(3, schedule)
+
+
+@pytest.mark.timeout(300)
+def test_an_aggregator_that_dies_at_any_store_write_makes_the_same_model() -> None:
+    """At each write in turn: before it, and with it on the disk."""
+    clean = run_seed(1, FINE)
+    assert clean.deaths == 0
+    assert clean.accepted == 4
+    for write in range(1, clean.writes + 1):
+        outcome = run_seed(1, FINE, kill_at=write)
+        assert outcome.deaths == 1, write
+        assert outcome.sha256, write
+
+
+def test_a_clock_that_is_set_back_by_a_day_stalls_nothing() -> None:
+    schedule = replace(FINE, kills=3, jumps=True, rounds=3)
+    for seed in range(8):
+        outcome = run_seed(seed, schedule)
+        assert outcome.virtual_s < 3600, seed
