@@ -256,6 +256,7 @@ class EdgeProcess:
             chunk_bytes=None,
             serve=self._serve,
             on_plan=lambda _: None,
+            on_reference=lambda _: None,
             traffic=dict,
             rng=self._rng,
             clock=self._now,
