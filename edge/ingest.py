@@ -7,7 +7,7 @@ last value of an unkeyed tag: brokers replay retained messages at each reconnect
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -101,6 +101,22 @@ class Problem:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """A message as a source reads it, before anything follows from it; for who looks at a plant's data itself.
+
+    Attributes: said_s: its own timestamp, None without; values: by feature, NaN where missing; seed: only a last value.
+    """
+
+    source: BoundSource
+    topic: str
+    said_s: float | None
+    fields: Mapping[str, Any]
+    good: bool
+    values: Mapping[int, float]
+    seed: bool
+
+
 Effect = SampleReady | LabelSet | RunEnded | Problem | RebirthRequest
 
 
@@ -153,13 +169,18 @@ class _Route:
 class Ingest:
     """Feeds one participant's messages through its signal map.
 
+    Args: tap: is told of each message that a source understands.
+
     Attributes:
         filters: MQTT filters to subscribe to.
         counters: how often each `DataProblem` happened. messages: all that a source covers.
     """
 
-    def __init__(self, bound_map: BoundMap, contract: Contract) -> None:
+    def __init__(
+        self, bound_map: BoundMap, contract: Contract, *, tap: Callable[[Understood], None] | None = None
+    ) -> None:
         self._map = bound_map
+        self._tap = tap
         self._contract = contract
         self.filters: tuple[str, ...] = tuple(
             dict.fromkeys(topic_filter for s in bound_map.sources for topic_filter in s.declared.filters)
@@ -268,6 +289,8 @@ class Ingest:
             problems.append(self._problem("future", topic, "its timestamp lies in the future; taken as now"))
         fields = _with_held(route, fields)
         values = self._numbers(route, topic, Decoded(time_s, fields), problems)
+        if self._tap is not None:
+            self._tap(Understood(route.source, topic, update.time_s, fields, True, values, update.seed))
         message = _Message(route.source, route.rank, topic, time_s, arrival_s, fields, True, values, problems)
         if update.units:
             problems += self._unit_problems(route, topic, update.units)
@@ -289,6 +312,8 @@ class Ingest:
         if not decoded.good:
             self.counters["bad-quality"] += 1
         values = self._numbers(route, topic, decoded, problems) if route.source.features else {}
+        if self._tap is not None:
+            self._tap(Understood(route.source, topic, decoded.time_s, decoded.fields, decoded.good, values, False))
         return _Message(
             route.source, route.rank, topic, time_s, arrival_s, decoded.fields, decoded.good, values, problems
         )

@@ -94,7 +94,7 @@ def unit_finding(own: Sequence[float], reference: Sequence[float], unit: str) ->
         return None
     least_ratio = NEAR_RATIOS[0] if distance < VERY_FAR_SPREADS else 0.0
     best: tuple[float, str | None, float, float] | None = None
-    for name, scale, offset in (*_units_beside(unit), *_factors()):
+    for name, scale, offset in (*units_beside(unit), *_factors()):
         placed = here.converted(scale, offset)
         away, wide = _distance(placed, there), _ratio(placed, there)
         is_near = away <= NEAR_SPREADS and least_ratio <= wide <= NEAR_RATIOS[1]
@@ -145,7 +145,7 @@ def _factors() -> Iterator[tuple[None, float, float]]:
 
 
 @cache
-def _units_beside(unit: str) -> tuple[tuple[str, float, float], ...]:
+def units_beside(unit: str) -> tuple[tuple[str, float, float], ...]:
     """Units that convert to this one, each conversion once: name, scale, offset."""
     found: dict[tuple[float, float], tuple[str, float, float]] = {}
     for name in _UNITS:

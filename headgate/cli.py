@@ -11,7 +11,7 @@ from broker_bridge.session import BrokerMisconfigured, BrokerRefused, BrokerUnre
 from broker_bridge.settings import ConfigError
 from headgate import __version__
 from headgate.cli_names import DIE_WITH_PARENT
-from headgate.commands import bridge, config, demo, export, health, ledger, model, replay, services, sites, tree
+from headgate.commands import assess, bridge, config, demo, export, health, ledger, model, replay, services, sites, tree
 from headgate.exits import CommandError, Exit
 from headgate.parsers import Parser
 
@@ -27,7 +27,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"headgate {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-    for module in (demo, services, export, bridge, ledger, health, model, replay, tree, sites, config):
+    for module in (demo, services, assess, export, bridge, ledger, health, model, replay, tree, sites, config):
         module.register(commands)
     return parser
 

@@ -1,4 +1,4 @@
-"""docs/onboarding.md: its commands can be typed, its tag map is one and fits the README's signal map."""
+"""docs/onboarding.md: its commands can be typed, its tag map fits the README's signal map, its lists are complete."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import yaml
 
+from edge.assess.recording import decode_line
+from edge.assess.report import Check
 from edge.backfill.tag_map import Resolver, TagMap
 from edge.binding import bind
 from edge.signal_map import SignalMap
@@ -42,3 +44,17 @@ def test_its_tag_map_fits_the_signal_map_of_the_readme() -> None:
     assert [target.field for target in found.values() if target is not None] == ["value", "volume_pct", "board_serial"]
     whole = resolver.target("acme/berlin/smt/line1/spi/result/volume_pct")
     assert whole == found["SPI1.VOL"]
+
+
+def test_its_recording_is_one() -> None:
+    (line,) = blocks("json")
+    assert decode_line(line).payload.startswith(b'{"timestamp_ms"')
+
+
+def test_every_finding_is_explained() -> None:
+    told = [
+        name
+        for row in re.findall(r"^\| (`[^|]*`) \|", DOCUMENT, re.MULTILINE)
+        for name in re.findall(r"`([\w-]+)`", row)
+    ]
+    assert sorted(told) == sorted(check.value for check in Check)

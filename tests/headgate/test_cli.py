@@ -109,7 +109,7 @@ def test_every_command_of_the_readme_is_there() -> None:
     named = {path[0] for path in ALL if path}
     assert named == {
         "edge", "aggregator", "bridge", "ledger", "health", "broker", "replay", "simulate", "tree", "demo", "model",
-        "config", "export", "sites",
+        "config", "assess", "export", "sites",
     }  # fmt: skip
 
 
