@@ -36,6 +36,7 @@ from edge.outputs import (
     Prediction,
     alive_topic,
 )
+from edge.problem_log import ProblemLog
 from edge.quality import Judgement, Observed, QualityCounters
 from edge.sparkplug import RebirthRequest
 from edge.sparkplug_host import HostState
@@ -54,6 +55,8 @@ MAX_WAITING = 100_000
 BATCH_EFFECTS = 2_000
 WARN_EVERY_S = 30.0
 """A reason for dropping messages is logged once in this time, with its count."""
+PROBLEMS_EVERY_S = 5.0
+"""Problems are written to disk at most this often."""
 MEMORY_KEY = "instance:"
 """Prefix in the store of what is remembered of an instance."""
 REPLAYED_AFTER_S = 120.0
@@ -77,6 +80,7 @@ class Plant:
         home: the path under which the edge's own `alive` leaf stands.
         store, executor: the sample store and the single thread that it is used from.
         inputs: what inputs alone say against an answer.
+        problem_log: what could not be used, with its payloads. keep_problems: writes that to disk, on `executor`.
         quality: counts what the samples look like. units: compares them with the other plants'.
         on_stored: called on the loop after each stored batch.
         host: id of the Sparkplug host that this edge is, if it is one.
@@ -100,6 +104,8 @@ class Plant:
         inputs: InputCheck,
         quality: QualityCounters,
         units: UnitWatch,
+        problem_log: ProblemLog,
+        keep_problems: Callable[[bytes], None],
         on_stored: Callable[[], None],
         host: str | None = None,
         sparkplug: SparkplugSession | None = None,
@@ -130,6 +136,9 @@ class Plant:
                 outputs.restore(path, known.published_s)
                 self._staleness.restore(path, clock(), known.usual_s)
         self._is_held = False
+        self._problem_log = problem_log
+        self._keep_problems = keep_problems
+        self._has_problems = asyncio.Event()
         self.quality = quality
         self.units = units
         self._leaves: dict[str, bytes] = {}
@@ -158,6 +167,7 @@ class Plant:
             beside = [
                 tasks.create_task(self._work(), name="plant.work"),
                 tasks.create_task(self._mark_stale(), name="plant.stale"),
+                tasks.create_task(self._write_problems(), name="plant.problems"),
             ]
             if self._host is not None:
                 beside.append(tasks.create_task(self._host.run(), name="plant.host"))
@@ -210,6 +220,8 @@ class Plant:
         """Say that inference stops, then leave."""
         if self.sparkplug is not None:
             await self.sparkplug.close()
+        if self._has_problems.is_set():
+            await self._save_problems()
         if self._host is not None:
             await self._host.close()
         await self._link.close((self._alive, b"false", 1, True))
@@ -225,9 +237,17 @@ class Plant:
     def on_message(self, message: Message) -> None:
         """One message of the plant; never raises."""
         self.bytes_kept += len(message.payload)
-        effects = self._ingest.feed(message.topic, message.payload, retain=message.retain, arrival_s=self._wall_clock())
+        now_s = self._wall_clock()
+        effects = self._ingest.feed(message.topic, message.payload, retain=message.retain, arrival_s=now_s)
         if not effects:
+            self._problem_log.took(message.topic, message.payload, now_s)
             return
+        problems = [effect for effect in effects if isinstance(effect, Problem)]
+        if problems:
+            self._problem_log.refused(message.topic, message.payload, problems, now_s)
+            self._has_problems.set()
+        else:
+            self._problem_log.took(message.topic, message.payload, now_s)
         if len(self._waiting) >= MAX_WAITING:
             self._problem(Problem("overload", message.topic, f"more than {MAX_WAITING} effects wait to be stored"))
             return
@@ -358,6 +378,21 @@ class Plant:
             except TimeoutError:
                 await self._say_stale(self._staleness.newly(self._clock()))
             self._stale_due.clear()
+
+    async def _write_problems(self) -> None:
+        """Keep the first problem at once, and what follows by and by."""
+        while True:
+            await self._has_problems.wait()
+            await self._save_problems()
+            await asyncio.sleep(PROBLEMS_EVERY_S)
+
+    async def _save_problems(self) -> None:
+        self._has_problems.clear()
+        raw = self._problem_log.dump()
+        try:
+            await on(self._executor, lambda: self._keep_problems(raw))
+        except OSError as error:
+            self._problem(Problem("not-stored", "problems", str(error)))
 
     async def _say_stale(self, instances: list[str]) -> None:
         leaves = [leaf for instance in instances for leaf in self._outputs.stale(instance)]

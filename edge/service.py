@@ -9,6 +9,7 @@ import secrets
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from broker_bridge.aiomqtt_session import AiomqttConnector
 from broker_bridge.groups import first_of
@@ -28,6 +29,7 @@ from edge.known_contract import CONTRACT_KEY, known_contract
 from edge.models import ModelStore
 from edge.participation import Counts, Participation
 from edge.plant import Plant
+from edge.problem_file import known_problems, write_problems
 from edge.quality import QualityCounters
 from edge.signal_map import SignalMap
 from edge.sparkplug_session import make_session, refuse_own_node
@@ -202,6 +204,8 @@ class _Edge:
             inputs=InputCheck(contract),
             quality=QualityCounters(contract, self._store.get(QUALITY_KEY)),
             units=UnitWatch(contract),
+            problem_log=known_problems(config.data_dir),
+            keep_problems=partial(write_problems, config.data_dir),
             on_stored=self._stored.set,
             host=self._signal_map.sparkplug.host if self._signal_map.sparkplug is not None else None,
             sparkplug=make_session(config, contract, outputs, connector, self._store, self._store_thread),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker_bridge.settings import load
-from headgate.commands import backfill
+from headgate.commands import backfill, problems
 from headgate.exits import CommandError, Exit
 from headgate.parsers import Subparsers, add_command
 from headgate.running import run_service, set_up_logging
@@ -34,9 +34,10 @@ def register(subparsers: Subparsers) -> None:
         "action",
         nargs="?",
         default="run",
-        choices=("run", "backfill", "leave"),
-        help="run the edge (default); backfill: fill a stopped edge's store with a historian's export; leave: clear "
-        "every retained topic of an edge that is stopped for good",
+        choices=("run", "backfill", "problems", "leave"),
+        help="run the edge (default); backfill: fill a stopped edge's store with a historian's export; "
+        "problems: what could not be used of the plant's messages, with the payloads (--json too); leave: clear every "
+        "retained topic of an edge that is stopped for good",
     )
     backfill.add_arguments(edge)
     aggregator = add_command(
@@ -94,6 +95,8 @@ def run_edge(arguments: argparse.Namespace) -> int:
 
     set_up_logging(arguments.verbose)
     config = load(EdgeConfig, arguments.config)
+    if arguments.action == "problems":
+        return problems.run_problems(config, as_json=arguments.json)
     if arguments.action == "leave":
         return _leave(config)
     if arguments.action == "backfill":

@@ -6,6 +6,8 @@ import asyncio
 import json
 import re
 import struct
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -309,8 +311,23 @@ def test_nothing_that_is_said_ends_a_service_or_a_round(tmp_path: Path, base_mod
                 assert await f.stop(name) == 0
 
     run(main(), timeout_s=110)
+    for plant in PLANTS:
+        check_problems_are_kept(tmp_path, plant)
 
 
 def read_code(payload: bytes) -> str | None:
     code = json.loads(payload)["code"]
     return None if code is None else str(code)
+
+
+def check_problems_are_kept(folder: Path, plant: str) -> None:
+    """The plant's own people find the payloads themselves, which nobody else ever saw."""
+    arguments = ["edge", "problems", "--config", str(folder / plant / "edge.yaml"), "--json"]
+    shown = subprocess.run([sys.executable, "-m", "headgate", *arguments], capture_output=True, check=False)
+    assert shown.returncode == 6, shown.stderr
+    topics = {one["topic"]: one for one in json.loads(shown.stdout)["topics"]}
+    verdicts, boards = (topics[f"acme/{plant}/smt/line1/{leaf}"] for leaf in ("aoi", "spi"))
+    assert STRANGE in verdicts["bad"]["text"]
+    assert {"unmapped-code", "undecodable"} <= verdicts["counts"].keys()
+    assert SERIAL in boards["good"]["text"]
+    assert {"undecodable", "oversized", "wrong-type", "not-finite", "no-key"} <= boards["counts"].keys()

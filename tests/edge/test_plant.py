@@ -21,6 +21,7 @@ from edge.ingest import Ingest
 from edge.inputs import InputCheck
 from edge.outputs import Outputs, Profile
 from edge.plant import Plant, Served
+from edge.problem_log import ProblemLog
 from edge.quality import QualityCounters
 from edge.signal_map import SignalMap
 from edge.store import SampleStore
@@ -70,6 +71,7 @@ class World:
         self.store = SampleStore(folder / "samples.sqlite")
         self.store.use(CONTRACT)
         self.seen = Inbox()
+        self.kept: list[bytes] = []
         self.plant = Plant(
             self.broker.connector(),
             "berlin",
@@ -83,6 +85,8 @@ class World:
             inputs=InputCheck(CONTRACT),
             quality=QualityCounters(CONTRACT),
             units=UnitWatch(CONTRACT),
+            problem_log=ProblemLog(),
+            keep_problems=self.kept.append,
             on_stored=lambda: None,
             stale_after_s=stale_after_s,
             wall_clock=lambda: self.now,
@@ -125,6 +129,25 @@ async def running(
 
 def served(version: int, variant: Variant = Variant.GLOBAL) -> Served:
     return Served(model_of(version), version, variant)
+
+
+def test_problems_are_kept_with_both_payloads(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path) as world, world.broker.connector().connect("tags", on_message=print) as tags:
+            world.plant.serve(served(1))
+            good = board(1)
+            for message in (good, Message(good.topic, b'{"timestamp": "PAPAGEI"}'), board(2)):
+                await tags.publish(message.topic, message.payload)
+            await world.until(lambda: any(e["key"] == "B2" for e in world.events))
+            report, _ = world.plant.data_quality(2, 0, 0.0)
+            assert "PAPAGEI" not in report.model_dump_json()
+            assert report.problems == {"bad-timestamp": 1}
+        (known,) = ProblemLog.load(world.kept[-1]).topics.values()
+        assert (known.counts, known.bad.text) == ({"bad-timestamp": 1}, '{"timestamp": "PAPAGEI"}')
+        assert known.good is not None
+        assert known.good.head in (good.payload, board(2).payload)
+
+    run(main())
 
 
 def test_a_swap_between_two_inferences_loses_no_sample(tmp_path: Path) -> None:
