@@ -18,12 +18,13 @@ SPARKPLUG_STAMP := $(SPARKPLUG_VENV)/.sparkplug-installed
 NVFLARE_STAMP := $(NVFLARE_VENV)/.nvflare-installed
 export FLOWER_VENV SPARKPLUG_VENV NVFLARE_VENV
 
-.PHONY: demo test check bench clean
+.PHONY: demo test interop check bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    set up and watch several plants learn one model (options: make demo ARGS='--once --json')"
 	@echo "make test    set up, check and test everything"
+	@echo "make interop  set up, and run the loop on other brokers and beside other programs (Node-RED, MQTT.js and more)"
 	@echo "make check   ruff and mypy only"
 	@echo "make bench   benchmarks"
 	@echo "make clean   remove the environments"
@@ -55,6 +56,10 @@ check: $(STAMP)
 test: $(STAMP) $(FLOWER_STAMP) $(SPARKPLUG_STAMP) check
 	@scripts/need-test-programs
 	$(BIN)/pytest $(ARGS)
+
+interop: $(STAMP)
+	@scripts/need-interop-programs
+	$(BIN)/pytest tests/interop $(ARGS)
 
 bench: $(STAMP) $(FLOWER_STAMP) $(NVFLARE_STAMP)
 	@scripts/need-test-programs

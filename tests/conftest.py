@@ -9,6 +9,9 @@ import pytest
 
 from tests.servers import Certificates, Server, amqtt_server, make_certificates, mosquitto
 
+collect_ignore = ["interop"]
+"""`make interop` runs these: they need programs beside Headgate."""
+
 
 @pytest.fixture(scope="module")
 def mosquitto_server() -> Iterator[Server]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-_START_S = 15.0
+_START_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ def _running(
     with output.open("wb") as stream:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT)
     try:
-        _wait_until_listening(process, host, port, output)
+        wait_until_listening(process, host, port, output)
         yield Server(host, port, process, directory, scheme, directory / "log")
     finally:
         with suppress(ProcessLookupError):
@@ -215,7 +215,8 @@ def _running(
             process.wait()
 
 
-def _wait_until_listening(process: subprocess.Popen[bytes], host: str, port: int, output: Path) -> None:
+def wait_until_listening(process: subprocess.Popen[bytes], host: str, port: int, output: Path) -> None:
+    """Return when somebody listens there. Raises: AssertionError: the process ended, or time is up."""
     deadline = time.monotonic() + _START_S
     while True:
         with socket.socket(_family(host)) as probe:
