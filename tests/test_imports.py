@@ -34,6 +34,22 @@ PURE = [
     "edge/participation.py",
     "edge/sparkplug.py",
     "edge/splits.py",
+    *sorted(
+        f"headgate/tree/{name}.py"
+        for name in (
+            "caps",
+            "cells",
+            "decode",
+            "drawing",
+            "fl",
+            "leaf",
+            "model",
+            "reading",
+            "rows",
+            "sparkplug",
+            "text",
+        )
+    ),
     *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "uns_topics").glob("*.py")),
 ]
 IMPURE = {"asyncio", "socket", "time", "threading", "subprocess", "sqlite3", "os", "logging", "random", "secrets"}

@@ -36,6 +36,15 @@ def metadata_entries(raw: bytes) -> Iterator[tuple[int, str, str]]:
                 raise ProtobufError("a metadata entry without readable key and value") from error
 
 
+def is_message(raw: bytes) -> bool:
+    """Whether bytes parse to their end as fields of a message; what they mean stands in no message."""
+    try:
+        numbers = [number for _, number, _ in _fields(memoryview(raw))]
+    except ProtobufError:
+        return False
+    return bool(numbers) and 0 not in numbers
+
+
 def _varint(value: int) -> bytes:
     out = bytearray()
     while value > 0x7F:
