@@ -100,7 +100,7 @@ def age(seconds: float) -> str:
 
 
 def rate(per_second: float) -> str:
-    """Six columns at most: 12k/s, 5.0/s, 12/min, 3/h; nothing where there is hardly any."""
+    """Six columns up to a million: 12k/s, 5.0/s, 12/min, 3/h; nothing where there is hardly any."""
     if per_second >= 9_950:
         return f"{min(9_999, per_second / 1000):.0f}k/s"
     if per_second >= 995:
