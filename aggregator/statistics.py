@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from uns_topics.contract import Contract, Feature
 from uns_topics.reference import LEVELS, MIN_SITES, FeatureReference, Reference
 from uns_topics.reports import Statistics
-from uns_topics.sketch import Sketch, grid_of, quantiles
+from uns_topics.sketch import Sketch, grid_of, merge, quantiles, reach
 from uns_topics.standardisation import Moments, capped_shares, fill_standardisation, pool
 from uns_topics.tensors import TensorTable, Vector
 
@@ -64,6 +65,54 @@ def _feature_reference(feature: Feature, sketches: Sequence[Sketch]) -> FeatureR
         rows=int(pooled.sum()),
         quantiles=(low, lower, median, upper, high),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureOverview:
+    """One feature over all sites that told of it, in the contract's unit, clipped to its range.
+
+    Attributes:
+        minimum, maximum: edges of the outermost bins that were told, with up to nine rows of each site beyond them.
+        quantiles: at 5, 25, 50, 75 and 95 %; these three are None where nobody told a sketch.
+    """
+
+    feature: str
+    unit: str
+    sites: int
+    rows: int
+    mean: float
+    deviation: float
+    minimum: float | None
+    maximum: float | None
+    quantiles: tuple[float, ...] | None
+
+
+def overview(contract: Contract, statistics: Sequence[Statistics]) -> tuple[FeatureOverview, ...]:
+    """Federated statistics for people: all rows that were told, nobody's share capped; in the contract's order."""
+    found = []
+    for feature in contract.features:
+        cells = [cell for one in statistics for cell in one.cells if cell.slot == 0 and cell.feature == feature.name]
+        if not cells:
+            continue
+        moments = sum((cell.moments for cell in cells[1:]), start=cells[0].moments)
+        grid, span = grid_of(feature), feature.maximum - feature.minimum
+        sketches = [cell.sketch.counts(grid) for cell in cells if cell.sketch is not None and cell.sketch.fits(grid)]
+        pooled = merge(sketches) if sketches else None
+        low, high = reach(pooled, grid) if pooled is not None else (None, None)
+        found.append(
+            FeatureOverview(
+                feature=feature.name,
+                unit=feature.unit,
+                sites=len(cells),
+                rows=moments.n,
+                mean=feature.minimum + span * moments.mean,
+                deviation=span * moments.deviation,
+                minimum=low,
+                maximum=high,
+                quantiles=tuple(quantiles(pooled, grid, LEVELS)) if pooled is not None else None,
+            )
+        )
+    return tuple(found)
 
 
 def _cells(statistics: Statistics) -> dict[int, dict[str, Moments]]:

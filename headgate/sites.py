@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aggregator.similarity import Pair, Similarity
+from aggregator.statistics import FeatureOverview
 from headgate.demo.watch import Participant
 from uns_topics.contract import ClassLabel, Contract
 from uns_topics.presence import PERIODS_UNTIL_ABSENT, ParticipantState
@@ -128,9 +129,30 @@ def similarity_parts(found: Similarity, threshold: float) -> Iterator[Table | st
     yield MEANING
 
 
-def as_json(sites: tuple[Site, ...], federation: str, found: Similarity | None, threshold: float) -> dict[str, Any]:
+def features_table(features: tuple[FeatureOverview, ...]) -> Table:
+    """One line per feature over all sites."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("feature", "unit", "sites", "rows", "mean", "deviation", "min", "median", "max"):
+        table.add_column(name, justify="left" if name in ("feature", "unit") else "right", no_wrap=True)
+    for one in features:
+        median = one.quantiles[2] if one.quantiles is not None else None
+        figures = (one.mean, one.deviation, one.minimum, median, one.maximum)
+        shown = [UNKNOWN if figure is None else f"{figure:.4g}" for figure in figures]
+        table.add_row(_shorten(one.feature), _shorten(one.unit, 6), str(one.sites), f"{one.rows:,}", *shown)
+    return table
+
+
+def as_json(
+    sites: tuple[Site, ...],
+    federation: str,
+    features: tuple[FeatureOverview, ...] | None,
+    found: Similarity | None,
+    threshold: float,
+) -> dict[str, Any]:
     """The same for programs; what isn't known is null."""
     whole: dict[str, Any] = {"federation": federation, "sites": [asdict(site) for site in sites]}
+    if features is not None:
+        whole["features"] = [asdict(one) for one in features]
     if found is not None:
         whole["similarity"] = {
             "meaning": MEANING,

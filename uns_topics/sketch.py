@@ -202,15 +202,17 @@ class Sketch(Value):
         counts[np.cumsum(self.steps, dtype=np.int64) - 1] = self.rows
         return counts
 
-    def reach(self, grid: Grid) -> tuple[float, float]:
-        """Minimum and maximum as they may be told: edges of the outermost filled bins.
 
-        Of single rows nothing is told: up to nine rows may lie beyond either edge. Raises: ValueError: no rows.
-        """
-        filled = np.flatnonzero(self.counts(grid))
-        if not len(filled):
-            raise ValueError("the reach of no rows")
-        return float(grid.edges[filled[0]]), float(grid.edges[filled[-1] + 1])
+def reach(counts: Counts, grid: Grid) -> tuple[float, float]:
+    """Minimum and maximum as they may be told: edges of the outermost filled bins.
+
+    Of single rows nothing is told: up to nine rows of each sketch may lie beyond either edge. Raises: ValueError: no
+    rows.
+    """
+    filled = np.flatnonzero(counts)
+    if not len(filled):
+        raise ValueError("the reach of no rows")
+    return float(grid.edges[filled[0]]), float(grid.edges[filled[-1] + 1])
 
 
 def merge(all_counts: Iterable[Counts]) -> Counts:

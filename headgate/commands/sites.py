@@ -46,6 +46,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--password-file", metavar="FILE")
     parser.add_argument("--ca-file", metavar="FILE")
     parser.add_argument("--seconds", type=_seconds, default=2.0, help="how long to listen (default 2)")
+    parser.add_argument("--features", action="store_true", help="each feature over all sites, from their statistics")
     parser.add_argument("--similarity", action="store_true", help="distances between sites, and groups of alike ones")
     parser.add_argument(
         "--threshold", type=_share, metavar="X", help="distance below which sites are alike (default 0.05)"
@@ -74,6 +75,7 @@ def _between(text: str, most: float, what: str) -> float:
 def run_sites(arguments: argparse.Namespace) -> int:
     """`headgate sites`."""
     from aggregator.similarity import THRESHOLD, similarity  # numpy takes its time to import
+    from aggregator.statistics import overview
     from headgate import sites
 
     broker, federation, last_seen = _where(arguments)
@@ -87,18 +89,22 @@ def run_sites(arguments: argparse.Namespace) -> int:
     heartbeat_s = view.plan.heartbeat_s if view.plan is not None else None
     lines = sites.sites_of(view.participants, contract, last_seen, heartbeat_s)
     threshold = arguments.threshold or THRESHOLD
-    found = None
-    if arguments.similarity:
-        if contract is None:
-            raise CommandError(f"{federation} has no plan at {broker.url}: without it sketches mean nothing")
-        told = {name: known.statistics for name, known in view.participants.items()}
-        found = similarity(contract, told, threshold)
+    told = {name: known.statistics for name, known in view.participants.items()}
+    if contract is None and (arguments.similarity or arguments.features):
+        raise CommandError(f"{federation} has no plan at {broker.url}: without it statistics mean nothing")
+    found = similarity(contract, told, threshold) if contract is not None and arguments.similarity else None
+    features = None
+    if contract is not None and arguments.features:
+        features = overview(contract, [one for one in told.values() if one is not None])
     if arguments.json:
-        print(json.dumps(sites.as_json(lines, federation, found, threshold)))
+        print(json.dumps(sites.as_json(lines, federation, features, found, threshold)))
         return Exit.OK
     console = Console(highlight=False)
     width = console.width if console.is_terminal else FILE_WIDTH
     console.print(sites.sites_table(lines, width), width=width)
+    if features is not None:
+        console.print()
+        console.print(sites.features_table(features), width=width)
     for part in sites.similarity_parts(found, threshold) if found is not None else ():
         console.print()
         console.print(part, width=width, markup=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aggregator.statistics import reference
+from aggregator.statistics import overview, reference
 from uns_topics.contract import Contract, EventSample, Feature, Metric, NoLabel
 from uns_topics.reference import LEVELS
 from uns_topics.reports import FeatureCell, Statistics
@@ -89,3 +89,27 @@ def test_features_that_no_longer_fit_are_left_out() -> None:
     assert less is not None
     assert [one.feature for one in less.features] == ["oven"]
     assert reference(1, CONTRACT, plants, 10) is None
+
+
+def test_federated_statistics_are_those_of_all_rows() -> None:
+    plants = [np.clip(oven(i, n), 0, 300) for i, n in ((0, 500), (1, 2000), (2, 700))]
+    given = []
+    for values in plants:
+        scaled = values / 300
+        moments = Moments(n=len(values), sum=float(scaled.sum()), sum_squares=float(np.square(scaled).sum()))
+        one = told(values, "oven")
+        given.append(one.model_copy(update={"cells": (one.cells[0].model_copy(update={"moments": moments}),)}))
+    (found,) = overview(CONTRACT, given)
+    whole = np.concatenate(plants)
+    assert (found.feature, found.unit, found.sites, found.rows) == ("oven", "degC", 3, 3200)
+    assert found.mean == pytest.approx(whole.mean())
+    assert found.deviation == pytest.approx(whole.std())
+    assert found.quantiles is not None
+    np.testing.assert_allclose(found.quantiles, np.quantile(whole, LEVELS), atol=1.2)
+    assert found.minimum is not None
+    assert found.maximum is not None
+    assert 0 < found.minimum < np.sort(whole)[30]
+    assert np.sort(whole)[-30] < found.maximum < 300
+    bare = given[0].model_copy(update={"cells": (given[0].cells[0].model_copy(update={"sketch": None}),)})
+    (only,) = overview(CONTRACT, [bare])
+    assert (only.minimum, only.maximum, only.quantiles) == (None, None, None)

@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from aggregator.similarity import similarity
+from aggregator.statistics import overview
 from broker_bridge.config import BrokerConfig
 from broker_bridge.paho_session import PahoConnector
 from headgate.demo.watch import Participant
-from headgate.sites import as_json, similarity_parts, sites_of, sites_table
+from headgate.sites import as_json, features_table, similarity_parts, sites_of, sites_table
 from tests.aio import Inbox, run
 from tests.contracts.examples import BODIES, CONTRACT
 from tests.servers import Server
@@ -116,6 +117,20 @@ def test_the_matrix_the_pairs_and_the_groups() -> None:
     assert "  berlin, lyon\n  gdansk  (like no other)\n  unknown: turin-with" in text
 
 
+def test_one_line_per_feature() -> None:
+    bare = told(100).model_copy(
+        update={"cells": (told(100).cells[0].model_copy(update={"feature": "humidity", "sketch": None}),)}
+    )
+    features = overview(CONTRACT, [told(100), told(101), bare])
+    assert [line.rstrip() for line in printed(features_table(features)).splitlines()] == [
+        "feature      unit sites  rows mean deviation   min median   max",
+        "paste_volume %        2 1,000  125     72.17 92.93  100.2 107.6",
+        "humidity     %        1   500   50     28.87     ?      ?     ?",
+    ]
+    record = as_json((), FEDERATION, features, None, 0.05)["features"][0]
+    assert record["quantiles"][2] == pytest.approx(100.5, abs=1)
+
+
 def test_one_site_has_nobody_to_be_compared_with() -> None:
     found = similarity(CONTRACT, {"berlin": SITES["berlin"].statistics})
     assert list(similarity_parts(found, 0.05)) == ["fewer than two sites: nothing to compare"]
@@ -130,7 +145,7 @@ def test_many_sites_show_their_pairs_alone() -> None:
 
 def test_json_says_null_where_nothing_is_known() -> None:
     found = similarity(CONTRACT, {name: known.statistics for name, known in SITES.items()})
-    whole = json.loads(json.dumps(as_json(sites_of(SITES, CONTRACT, {}, None), FEDERATION, found, 0.05)))
+    whole = json.loads(json.dumps(as_json(sites_of(SITES, CONTRACT, {}, None), FEDERATION, None, found, 0.05)))
     by_name = {site["participant"]: site for site in whole["sites"]}
     assert by_name["gdansk"]["findings"] == ["units paste_volume"]
     assert by_name["berlin"]["labels"] == {"good": 450, "defect": 50}
@@ -184,6 +199,9 @@ def test_a_real_broker_s_retained_topics(mosquitto_server: Server, tmp_path: Pat
     ended = headgate_sites(*where)
     assert ended.returncode == 0
     assert len(ended.stdout.splitlines()) == 1 + len(SITES)
+    ended = headgate_sites(*where, "--features")
+    assert ended.returncode == 0
+    assert VOLUME.name in ended.stdout
     nobody = headgate_sites("--broker", mosquitto_server.url, "--federation", "another")
     assert nobody.returncode == 3
     assert "no site of another was heard of" in nobody.stderr

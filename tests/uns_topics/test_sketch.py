@@ -26,6 +26,7 @@ from uns_topics.sketch import (
     grid_of_range,
     merge,
     quantiles,
+    reach,
     suppress,
 )
 from uns_topics.standardisation import MIN_CELL
@@ -210,11 +211,11 @@ def test_minimum_and_maximum_are_told_of_ten_rows_at_least() -> None:
     alone = np.concatenate([np.full(500, 50.0), [1.0, 99.0]])  # two rows that nobody may find
     sketch = Sketch.of(grid.count(alone))
     assert sketch is not None
-    low, high = sketch.reach(grid)
+    low, high = reach(sketch.counts(grid), grid)
     assert 49 < low <= 50.0 <= high < 51
     both = Sketch.of(grid.count(np.concatenate([alone, np.full(9, 1.0), np.full(9, 99.0)])))
     assert both is not None
-    low, high = both.reach(grid)
+    low, high = reach(both.counts(grid), grid)
     assert 0.9 < low <= 1.0
     assert 99.0 <= high < 100
 
@@ -222,6 +223,8 @@ def test_minimum_and_maximum_are_told_of_ten_rows_at_least() -> None:
 def test_quantiles_of_nothing() -> None:
     with pytest.raises(ValueError, match="no rows"):
         quantiles(np.zeros(5, np.int64), grid_of_range(0.0, 1.0), LEVELS)
+    with pytest.raises(ValueError, match="no rows"):
+        reach(np.zeros(5, np.int64), grid_of_range(0.0, 1.0))
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,10 @@ def raw(kind: Kind, change: Callable[[dict[str, Any]], object]) -> bytes:
     return json.dumps(content).encode()
 
 
+def with_sketch(steps: list[int], rows: list[int]) -> bytes:
+    return raw(Kind.STATISTICS, lambda c: c["cells"][0].update(sketch={"steps": steps, "rows": rows}))
+
+
 def test_white_space_and_order_don_t_leave() -> None:
     content = json.loads(sealed(BODIES[Kind.STATUS]))
     head = {key: content.pop(key) for key in ("v", "federation", "sender", "boot", "sequence")}
@@ -103,6 +107,11 @@ def test_a_key_that_stands_twice_leaves_once() -> None:
         (Kind.DATA_QUALITY, raw(Kind.DATA_QUALITY, lambda c: c.update(problems={SECRET: 1})), Why.PAYLOAD),
         (Kind.DATA_QUALITY, raw(Kind.DATA_QUALITY, lambda c: c["features"][0].update(feature="sn_1")), Why.UNDECLARED),
         (Kind.STATISTICS, raw(Kind.STATISTICS, lambda c: c["cells"][0].update(feature="sn_1")), Why.UNDECLARED),
+        (Kind.STATISTICS, raw(Kind.STATISTICS, lambda c: c["cells"][0]["sketch"].update(note=SECRET)), Why.PAYLOAD),
+        (Kind.STATISTICS, raw(Kind.STATISTICS, lambda c: c["cells"][0]["sketch"]["rows"].append(SECRET)), Why.PAYLOAD),
+        (Kind.STATISTICS, with_sketch([210, 1, 12], [200, 511, 9]), Why.PAYLOAD),  # a bin of nine rows
+        (Kind.STATISTICS, with_sketch([210, 1, 12], [200, 310, 4711]), Why.UNDECLARED),  # other rows than the sums'
+        (Kind.STATISTICS, with_sketch([210, 1, 400], [200, 310, 210]), Why.UNDECLARED),  # beyond the range
         (
             Kind.EVALUATION,
             raw(Kind.EVALUATION, lambda c: c["select"]["models"].update({"sn_4711": {}})),
