@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from edge.assess.report import LEVELS, Assessment, Check, FeatureLine, Finding, RoundTrip, Step, TopicLine
+from edge.assess.report import Assessment, Check, FeatureLine, Finding, RoundTrip, Step, TopicLine
 from edge.assess.survey import Survey, TopicSeen
 from edge.assess.units import suspect_unit
 from edge.binding import BoundFeature
 from edge.clock import FUTURE_TOLERANCE_S, Clock
 from edge.dialects import Form
 from uns_topics.contract import ClassLabel, Feature, WindowSample
+from uns_topics.reference import LEVELS
 
 GAP_INTERVALS = 10.0
 """A silence this many median intervals long is looked at."""

@@ -11,16 +11,19 @@ from dataclasses import dataclass
 from broker_bridge.session import BrokerRefused, Connector, Message, SessionError
 from edge.assess.recording import Heard
 from edge.assess.report import RoundTrip
+from uns_topics.contract import Contract
 from uns_topics.envelope import PayloadError
+from uns_topics.model import Value
 from uns_topics.payloads import read
 from uns_topics.plan import Plan
+from uns_topics.reference import Quantiles, Reference
 from uns_topics.topics import FlTopic, Kind
 
 MAX_MESSAGES = 200_000
 MAX_BYTES = 256 * 1024 * 1024
 ROUND_TRIPS = 10
-PLAN_S = 5.0
-"""How long the retained plan is waited for."""
+KEPT_S = 2.0
+"""How long plan and reference, which are retained, are waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,23 +95,34 @@ async def listen(
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """What the federation's broker told: how far it is, and the plan that it keeps."""
+    """What the federation's broker told: how far it is, the plan that it keeps, and how all plants' values lie."""
 
     round_trip: RoundTrip
     plan: Plan | None = None
+    reference: Reference | None = None
+
+    def quantiles(self, contract: Contract) -> dict[str, Quantiles]:
+        """The plants' quantiles by feature, where they speak of this contract."""
+        plan, reference = self.plan, self.reference
+        if plan is None or reference is None or reference.generation != plan.generation:
+            return {}
+        if plan.contract_hash != contract.meaning_sha256:
+            return {}
+        return {feature.feature: feature.quantiles for feature in reference.features}
 
 
 async def visit(connector: Connector, client_id: str, federation: str, participant: str) -> Visit:
-    """Measure the way to the federation's broker, by subscriptions that a participant may make, and read its plan."""
-    found: asyncio.Future[Plan] = asyncio.get_running_loop().create_future()
-    topic = FlTopic(federation, Kind.PLAN)
+    """Measure the way to the federation's broker, by subscriptions that a participant may make; read what it keeps."""
+    kept = {str(topic): topic for topic in (FlTopic(federation, Kind.PLAN), FlTopic(federation, Kind.REFERENCE))}
+    bodies: dict[str, Value] = {}
+    complete = asyncio.Event()
 
     def on_message(message: Message) -> None:
-        if message.topic == str(topic) and not found.done():
+        if message.topic in kept:
             with suppress(PayloadError):
-                _, body = read(topic, message.payload)
-                if isinstance(body, Plan):
-                    found.set_result(body)
+                bodies[message.topic] = read(kept[message.topic], message.payload)[1]
+            if len(bodies) == len(kept):
+                complete.set()
 
     own = str(FlTopic(federation, Kind.RECEIPT, participant=participant))
     started = time.perf_counter()
@@ -120,14 +134,16 @@ async def visit(connector: Connector, client_id: str, federation: str, participa
                 started = time.perf_counter()
                 await session.subscribe(own)
                 trips.append(time.perf_counter() - started)
-            await session.subscribe(str(topic))
+            await session.subscribe(*kept)
             with suppress(TimeoutError):
-                async with asyncio.timeout(PLAN_S):
-                    await asyncio.shield(found)
+                async with asyncio.timeout(KEPT_S):
+                    await complete.wait()
     except BrokerRefused as error:
         return Visit(RoundTrip(failed=f"the federation's broker refuses: {error}"))
     except SessionError as error:
         return Visit(RoundTrip(failed=f"the federation's broker can't be reached: {error}"))
     trips.sort()
     trip = RoundTrip(round(connect_s * 1e3, 2), round(trips[len(trips) // 2] * 1e3, 2), round(trips[-1] * 1e3, 2))
-    return Visit(trip, found.result() if found.done() else None)
+    found = list(bodies.values())
+    plan = next((body for body in found if isinstance(body, Plan)), None)
+    return Visit(trip, plan, next((body for body in found if isinstance(body, Reference)), None))

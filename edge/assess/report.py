@@ -6,9 +6,6 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
-"""Of the quantiles that are told of a feature."""
-
 
 class Check(StrEnum):
     """What a finding is about."""
@@ -47,7 +44,8 @@ class FeatureLine:
     """What is known of one feature at one topic.
 
     Attributes:
-        unit: the contract's; map_unit: the signal map's. quantiles: at `LEVELS`, contract units; None before any value.
+        unit: the contract's; map_unit: the signal map's.
+        quantiles: at `uns_topics.reference.LEVELS`, in the contract's unit; None before any value.
         reference: the other plants', where they are known.
     """
 

@@ -103,6 +103,7 @@ async def _assess(arguments: argparse.Namespace, config: EdgeConfig, stop: async
         ended_s=listened.ended_s,
         why_ended=listened.why,
         trains=config.trainer.enabled,
+        references=visited.quantiles(contract) if visited is not None else None,
         step=step,
         round_trip=visited.round_trip if visited is not None else None,
     )
