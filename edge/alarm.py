@@ -35,6 +35,10 @@ class Trip:
         width = self.hysteresis * abs(self.threshold)
         return self.threshold - width if self.above else self.threshold + width
 
+    def is_past(self, value: float) -> bool:
+        """Whether one value is past the threshold; NaN is not."""
+        return value >= self.threshold if self.above else value <= self.threshold
+
     def flags(self, values: Floats) -> npt.NDArray[np.bool_]:
         """Which values are past the threshold, each by itself; NaN is not."""
         return values >= self.threshold if self.above else values <= self.threshold
@@ -55,11 +59,8 @@ class AlarmState:
 
 def step(trip: Trip, state: AlarmState, value: float) -> AlarmState:
     """The next sample in event time; one that is no number changes nothing."""
-    if trip.above:
-        flagged, back = value >= trip.threshold, value <= trip.clear
-    else:
-        flagged, back = value <= trip.threshold, value >= trip.clear
-    if flagged:
+    back = value <= trip.clear if trip.above else value >= trip.clear
+    if trip.is_past(value):
         return AlarmState(True)
     if not state.active or not back:
         return AlarmState(state.active) if value == value else state
@@ -67,18 +68,22 @@ def step(trip: Trip, state: AlarmState, value: float) -> AlarmState:
     return AlarmState() if cleared >= trip.clear_samples else AlarmState(True, cleared)
 
 
-def activations(trip: Trip, values: Floats) -> npt.NDArray[np.int64]:
-    """Places at which the alarm comes on, for one instance in event time. Args: values: shape (n,)."""
+def course(trip: Trip, values: Floats) -> npt.NDArray[np.bool_]:
+    """Whether the alarm is on after each sample of one instance, in event time. Args, returns: shape (n,)."""
     known = np.flatnonzero(~np.isnan(values))
-    flagged, back = trip.flags(values[known]), trip.clears(values[known])
     place = np.arange(len(known))
-    last_other = np.maximum.accumulate(np.where(back, -1, place)) if len(known) else place
+    flagged, back = trip.flags(values[known]), trip.clears(values[known])
+    last_other = np.maximum.accumulate(np.where(back, -1, place))
     ends = back & (place - last_other >= trip.clear_samples)
-    last_on = np.maximum.accumulate(np.where(flagged, place, -1)) if len(known) else place
-    last_off = np.maximum.accumulate(np.where(ends, place, -1)) if len(known) else place
-    was_on = np.zeros(len(known), bool)
-    was_on[1:] = (last_on > last_off)[:-1]
-    return known[flagged & ~was_on]
+    last_on = np.maximum.accumulate(np.where(flagged, place, -1))
+    last_off = np.maximum.accumulate(np.where(ends, place, -1))
+    before = np.searchsorted(known, np.arange(len(values)), side="right") - 1  # NaN changes nothing
+    return np.where(before >= 0, (last_on > last_off)[before], False) if len(known) else np.zeros(len(values), bool)
+
+
+def activations(on: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Places at which an alarm comes on. Args: on: its `course`."""
+    return np.flatnonzero(on & ~np.concatenate(([False], on[:-1])))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from broker_bridge.config import BrokerConfig
 from broker_bridge.health_config import HealthConfig
 from broker_bridge.settings import FilePath
 from edge.outputs import Outputs, Profile, common_home
+from edge.rules import AlarmRule, Probation
 from uns_topics.contract import Contract
 from uns_topics.filters import validate_topic
 from uns_topics.model import FileValue, Slug
@@ -51,6 +52,13 @@ class InferenceConfig(FileValue):
         default=None, max_length=512, description="publish below this path instead of beside the plant's own tags"
     )
     max_batch: int = Field(default=64, ge=1, le=4096, description="samples of one inference run under load")
+    alarm: AlarmRule | None = Field(
+        default=None, description="when the site wants an alarm; without it there are no leaves `threshold` and `alarm`"
+    )
+    probation: Probation = Probation()
+    max_rate_change: float | None = Field(
+        default=3.0, gt=1, description="a swap that raises more or fewer alarms by this factor is held; null: never"
+    )
     stale_after_s: float | None = Field(
         default=None, gt=0, description="age without samples at which an instance is stale; default: ten usual gaps"
     )
@@ -69,7 +77,13 @@ class InferenceConfig(FileValue):
 
     def outputs(self, federation: str, contract: Contract) -> Outputs:
         """What is published for a contract's model, and how."""
-        return Outputs(federation, contract.output_name, profile=self.profile, out_root=self.out_root)
+        return Outputs(
+            federation,
+            contract.output_name,
+            profile=self.profile,
+            out_root=self.out_root,
+            alarms=self.alarm is not None,
+        )
 
 
 class TrainerConfig(FileValue):

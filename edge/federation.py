@@ -294,33 +294,31 @@ class Federation:
                 self._status_due.set()
             elif isinstance(effect, Warn):
                 log.warning("%s", effect.text)
-            elif isinstance(effect, Swap):
-                self._swap(effect)
             elif isinstance(effect, AskAgain):
                 if self._upload is not None:
                     self._upload.on_connected()
             else:
                 self._work.put_nowait(effect)
 
-    def _swap(self, effect: Swap) -> None:
-        """Run a version at once, as long as it is surely here; what it brings about is worked off later."""
-        try:
-            served = self._workshop.offer(effect.manifest)
-        except ModelGone as error:
-            log.info("%s", error)
-            return
-        self._run_on_tags(served)
-        self._work.put_nowait(effect)
-
-    def _run_on_tags(self, served: Served) -> None:
+    def run_on_tags(self, served: Served) -> None:
+        """Run this model from now on, and say so."""
         self._serve(served)
-        self._do(self.core.on_swapped(served.version, served.variant))
+        held = self._workshop.decisions.held is not None
+        self._do(self.core.on_swapped(served.version, served.variant, held=held))
+
+    async def _enter(self, manifest: VersionManifest) -> None:
+        """Make a current version ready and run it, or what runs on in its place."""
+        served = await self._workshop.enter(manifest)
+        if served is not None:
+            self.run_on_tags(served)
+            if served.version == manifest.version:
+                await self._workshop.mark_served(manifest)
 
     async def _review(self, manifest: VersionManifest, *, final: bool) -> None:
         """Publish what a current version is worth here, and run what is best."""
         found = await self._workshop.review(manifest, final=final)
         if found.serves is not None:
-            self._run_on_tags(found.serves)
+            self.run_on_tags(found.serves)
         await self.say(Kind.EVALUATION, found.evaluation)
 
     async def _effect_loop(self) -> None:
@@ -363,7 +361,7 @@ class Federation:
                 if problem is None:
                     await self._workshop.keep(manifest, self.core.held)
             case Swap(manifest):
-                await self._workshop.mark_served(manifest)
+                await self._enter(manifest)
                 await self._review(manifest, final=manifest.final)
             case FinalFigures(manifest):
                 await self._review(manifest, final=True)

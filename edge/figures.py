@@ -44,6 +44,7 @@ class EdgeFigures:
     Attributes:
         is_up: the session with the federation's broker. matured: samples whose label is final.
         trainer_reason: why training is not possible; None where it is.
+        swap_held: the current version waits for a person. on_probation: what runs decides nothing yet.
         rejected: unusable messages of the fl tree by the class of their error. failed: effects by name.
     """
 
@@ -53,6 +54,8 @@ class EdgeFigures:
     status: ParticipantStatus
     matured: int
     trainer_reason: Reason | None
+    swap_held: bool
+    on_probation: bool
     rejected: Mapping[str, int]
     failed: Mapping[str, int]
     last_update: LastUpdate | None
@@ -76,6 +79,8 @@ def edge_sheet(edge: EdgeFigures) -> Sheet:
     _add_plant(sheet, edge)
     _add_federation(sheet, edge)
     _add_models(sheet, status)
+    sheet.gauge("swap_held", "1 while a swap that changes the alarm rate waits for a person", edge.swap_held)
+    sheet.gauge("on_probation", "1 while what runs was evaluated on too few labels to decide", edge.on_probation)
     if edge.last_update is not None:
         _add_last_update(sheet, edge.last_update)
     return sheet

@@ -26,6 +26,8 @@ BATCH_ROWS = 4096
 """Rows of one run when a whole part is scored: bounds the memory of a window batch."""
 
 
+CALIBRATION_SCALE, CALIBRATION_BIAS = "calibration.scale", "calibration.bias"
+"""Tensors of role local in every template."""
 KEPT_SERVED = 2
 _OWN = "own.json"
 _SERVED = "served.txt"
@@ -96,6 +98,17 @@ def with_local(model: Model, local: Vector) -> Model:
         return model
     vector = model.vector.copy()
     table.scatter(vector, Role.LOCAL, local)
+    return open_own(model.template, vector)
+
+
+def with_calibration(model: Model, scale: float, bias: float) -> Model | None:
+    """The same parameters with a calibration in the graph; None where the template has no place for one."""
+    table, vector = model.template.table, model.vector.copy()
+    try:
+        table.view(vector, CALIBRATION_SCALE)[...] = scale
+        table.view(vector, CALIBRATION_BIAS)[...] = bias
+    except KeyError:
+        return None
     return open_own(model.template, vector)
 
 

@@ -145,6 +145,7 @@ class Participation:
         """Why training is not possible now; None where it is."""
         self.data_reason: Reason | None = None
         """The data-quality gate's word; None where it passes."""
+        self.swap_held = False
         self.paused = False
         self.route: Route | None = None
         """The bridges between this participant and its aggregator; None where there are none."""
@@ -289,9 +290,12 @@ class Participation:
         self.held[manifest.version] = manifest
         return [*self._follow_versions(now), *self._try_train(), PublishStatus()]
 
-    def on_swapped(self, version: int, variant: Variant) -> list[Effect]:
-        """What runs on the tags from now on: the answer to `Swap`, and the outcome of a review."""
-        self.serves = Serves(version=version, variant=variant)
+    def on_swapped(self, version: int, variant: Variant, *, held: bool = False) -> list[Effect]:
+        """What runs on the tags from now on: the answer to `Swap`, and the outcome of a review.
+
+        Args: held: the current version would change the alarm rate too much, and waits for a person.
+        """
+        self.serves, self.swap_held = Serves(version=version, variant=variant), held
         return [PublishStatus()]
 
     def on_round(self, announcement: RoundAnnouncement) -> list[Effect]:
@@ -365,7 +369,9 @@ class Participation:
             return Reason.TOO_FEW_SAMPLES
         if self._current is not None and not self._holds(self._current):
             return Reason.FETCHING_MODEL
-        return Reason.NO_MODEL if not self.held else None
+        if not self.held:
+            return Reason.NO_MODEL
+        return Reason.SWAP_HELD if self.swap_held else None
 
     def status(self, birth: int) -> ParticipantStatus:
         """What to say of ourselves."""

@@ -15,27 +15,17 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
-
-import numpy as np
 
 from broker_bridge.link import Link
 from broker_bridge.session import Connector, Message, PublishRefused, Session, SessionLost, Will
 from broker_bridge.threads import on
 from edge.backlog import follow
+from edge.inference import Inference, Input
 from edge.ingest import Effect, Ingest, LabelSet, Problem, SampleReady
 from edge.inputs import InputCheck
 from edge.instance_memory import InstanceMemory
 from edge.inventory import Inventory
-from edge.outputs import (
-    QUALITY_GOOD,
-    QUALITY_REPLAYED,
-    QUALITY_UNCERTAIN,
-    Leaf,
-    Outputs,
-    Prediction,
-    alive_topic,
-)
+from edge.outputs import Leaf, Outputs, alive_topic
 from edge.problem_log import ProblemLog
 from edge.quality import Judgement, Observed, QualityCounters
 from edge.sparkplug import RebirthRequest
@@ -61,14 +51,6 @@ MEMORY_KEY = "instance:"
 """Prefix in the store of what is remembered of an instance."""
 REPLAYED_AFTER_S = 120.0
 """By default; see `edge.backlog`."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Input:
-    """A sample to infer on. Attributes: replayed: it comes later after its event than is usual."""
-
-    sample: SampleReady
-    replayed: bool
 
 
 class Plant:
@@ -119,15 +101,13 @@ class Plant:
         self._executor = executor
         self._on_stored = on_stored
         self._wall_clock = wall_clock
-        self._max_batch = max_batch
         self._outputs = outputs
         self._inventory = Inventory(store)
         self._alive = alive_topic(home, federation, participant)
         self._served: Served | None = None
-        self._inputs = inputs
         self._replayed_after_s = replayed_after_s
         self._clock = clock
-        self._newest: dict[str, _Input] = {}
+        self._newest: dict[str, Input] = {}
         self._memory = {path: InstanceMemory.load(raw) for path, raw in store.named(MEMORY_KEY).items()}
         self._staleness = Staleness(stale_after_s)
         self._stale_due = asyncio.Event()
@@ -135,10 +115,10 @@ class Plant:
             if known.published_s is not None and ingest.covers(path):
                 outputs.restore(path, known.published_s)
                 self._staleness.restore(path, clock(), known.usual_s)
-        self._is_held = False
         self._problem_log = problem_log
         self._keep_problems = keep_problems
         self._has_problems = asyncio.Event()
+        self._inference = Inference(inputs, self._memory, max_batch, self._on_failure)
         self.quality = quality
         self.units = units
         self._leaves: dict[str, bytes] = {}
@@ -187,8 +167,8 @@ class Plant:
 
     def hold(self, held: bool) -> None:
         """The data-quality gate holds, or does no longer: inference goes on, as uncertain; said at once."""
-        if held != self._is_held:
-            self._is_held, self._again = held, True
+        if held != self._inference.is_held:
+            self._inference.is_held, self._again = held, True
             self._wake.set()
 
     @property
@@ -320,23 +300,24 @@ class Plant:
                 await self._ask(effect)
         fresh = [self._take(effect) for effect in batch if isinstance(effect, SampleReady)]
         self.quality.add_labels(sum(isinstance(effect, LabelSet) for effect in batch))
+        taken = list(fresh)
         if self._again:
             self._again = False
-            taken = {id(one.sample) for one in fresh}
-            fresh += [one for one in self._newest.values() if id(one.sample) not in taken]
+            known = {id(one.sample) for one in fresh}
+            taken += [one for one in self._newest.values() if id(one.sample) not in known]
         served = self._served
-        predictions = self._infer(fresh, served) if served is not None and fresh else []
+        predictions = self._inference.run(taken, served) if served is not None and taken else []
         leaves = self._outputs.messages(predictions)
         if self.sparkplug is not None:
             self.sparkplug.predicted(predictions)
         stored = [
             StoredPrediction(p.instance, p.key, p.time_s, p.version, p.value)
-            for p in predictions
+            for p in predictions[: len(fresh)]  # of the others the model may have learnt the label
             if math.isfinite(p.value)
         ]
-        self.inferences += len(stored)
+        self.inferences += sum(math.isfinite(p.value) for p in predictions)
         try:
-            kept = self._remembered({one.sample.instance for one in fresh})
+            kept = self._remembered({one.sample.instance for one in taken})
             await on(self._executor, lambda: self._store.add(batch, stored, kept))
         except sqlite3.Error as error:  # a full disk ends the learning, not the inference
             self.problems["not-stored"] += len(batch) - 1
@@ -344,7 +325,7 @@ class Plant:
         self._on_stored()
         await self._publish(leaves)
 
-    def _take(self, sample: SampleReady) -> _Input:
+    def _take(self, sample: SampleReady) -> Input:
         """Count a sample, and remember what its time and its arrival tell."""
         rows = sample.values[None] if sample.rows is None else sample.rows
         self.quality.add(sample.instance, rows, sample.time_s)
@@ -353,7 +334,7 @@ class Plant:
         memory.lag, replayed = follow(memory.lag, sample.time_s, sample.arrival_s, self._replayed_after_s)
         if self._staleness.heard(sample.instance, self._clock()):
             self._stale_due.set()
-        taken, known = _Input(sample, replayed), self._newest.get(sample.instance)
+        taken, known = Input(sample, replayed), self._newest.get(sample.instance)
         if known is None or sample.time_s >= known.sample.time_s:
             self._newest[sample.instance] = taken
         return taken
@@ -412,37 +393,8 @@ class Plant:
         except PublishRefused as error:
             self._problem(Problem("rebirth-not-sent", request.topic, str(error)))
 
-    def _infer(self, taken: list[_Input], served: Served) -> list[Prediction]:
-        predictions = []
-        for start in range(0, len(taken), self._max_batch):
-            part = taken[start : start + self._max_batch]
-            features = np.stack([one.sample.values for one in part])
-            contexts = np.array([one.sample.context for one in part], np.int64)
-            uncertain = self._inputs.uncertain(features, contexts).tolist()
-            try:
-                values = served.model.run(features, contexts).tolist()
-            except Exception as error:  # onnxruntime raises many types; SCADA learns of it by the quality
-                values = [math.nan] * len(part)
-                self._problem(Problem("inference-failed", "model", f"{type(error).__name__}"))
-            predictions += [
-                Prediction(
-                    one.sample.instance,
-                    one.sample.key,
-                    one.sample.time_s,
-                    value,
-                    served.version,
-                    served.variant,
-                    quality=self._quality(one, is_uncertain),
-                    context=self._inputs.name(one.sample.context),
-                )
-                for one, value, is_uncertain in zip(part, values, uncertain, strict=True)
-            ]
-        return predictions
-
-    def _quality(self, one: _Input, is_uncertain: bool) -> int:
-        if self._is_held or is_uncertain:
-            return QUALITY_UNCERTAIN
-        return QUALITY_REPLAYED if one.replayed else QUALITY_GOOD
+    def _on_failure(self, error: str) -> None:
+        self._problem(Problem("inference-failed", "model", error))
 
     async def _publish(self, leaves: list[Leaf]) -> None:
         fresh = [leaf.topic for leaf in leaves if leaf.retain and leaf.topic not in self._leaves]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from edge.dataset import Part
@@ -53,10 +53,13 @@ def review(
     weights: tuple[float, ...],
     *,
     final: bool,
+    admit: Callable[[Served], Served] = lambda served: served,
 ) -> tuple[Evaluation, Served]:
     """Choose on the select part, and say what each is worth there and on the report part.
 
-    Args: could: what could run; weights: of the classes, of the round.
+    Args:
+        could: what could run; weights: of the classes, of the round.
+        admit: makes what was chosen ready to run, or keeps what runs in its place.
     """
     contract = snapshot.contract
     current, running = could[Variant.GLOBAL], serving.incumbent
@@ -66,9 +69,11 @@ def review(
     on_select = snapshot.predict(Part.SELECT, {id(model): model for model in every})
     others = {v: served for v, served in could.items() if v in serving.allowed and served.model is not running.model}
     gained = snapshot.gains(on_select[id(running.model)], {v: on_select[id(s.model)] for v, s in others.items()})
-    choice = _choose(running, others, gained, contract.metric)
+    choice = admit(_choose(running, others, gained, contract.metric))
     could = {**could, choice.variant: choice}  # what runs on may be an older one of its kind
     models = {NAMES[variant]: served.model for variant, served in could.items()}
+    if id(choice.model) not in on_select:  # the last one runs on, since the swap is held
+        on_select |= snapshot.predict(Part.SELECT, {id(choice.model): choice.model})
     with_report = final or contract.split.report == "each-version"
 
     def part(which: Part, *, capped: bool) -> PartScores:

@@ -27,10 +27,11 @@ Key = TypeVar("Key", bound=Hashable)
 class Snapshot:
     """The matured samples of one moment under a contract.
 
-    Args: matured: how many had ever matured by then, dropped ones too.
+    Args: matured: how many had ever matured by then, dropped ones too; instances: path of each instance's number.
     """
 
-    def __init__(self, dataset: Dataset, contract: Contract, matured: int) -> None:
+    def __init__(self, dataset: Dataset, contract: Contract, matured: int, instances: tuple[str, ...] = ()) -> None:
+        self.instances = instances
         self.dataset = dataset
         self.contract = contract
         self.matured = matured

@@ -21,6 +21,7 @@ from broker_bridge.settings import ConfigError, read_yaml, validate
 from broker_bridge.threads import on
 from edge.binding import MapError, bind
 from edge.config import EdgeConfig
+from edge.decisions import Decisions
 from edge.federation import Federation
 from edge.figures import EdgeFigures, PlantFigures, SparkplugFigures, edge_sheet
 from edge.ingest import Ingest
@@ -31,6 +32,7 @@ from edge.participation import Counts, Participation
 from edge.plant import Plant
 from edge.problem_file import known_problems, write_problems
 from edge.quality import QualityCounters
+from edge.rules import rule_problem
 from edge.signal_map import SignalMap
 from edge.sparkplug_session import make_session, refuse_own_node
 from edge.store import SampleStore, StoreError
@@ -56,6 +58,7 @@ MIN_JUDGED = 100
 """Samples below which shares say nothing about the data's quality."""
 TRAINER_AGAIN_S = 30.0
 """A trainer that failed is tried again after this."""
+DECIDE_EVERY_S = 1.0
 COUNT_EVERY_S = 0.5
 """The store is counted at most this often while samples pour in."""
 
@@ -104,6 +107,13 @@ class _Edge:
             make_trainer(config.trainer),
             config.data_dir,
             variants=config.inference.variants,
+            decisions=Decisions(
+                config.inference.alarm,
+                config.inference.probation,
+                config.inference.max_rate_change,
+                self._store,
+                config.data_dir,
+            ),
         )
         fl: Connector = AiomqttConnector(config.broker)
         self._federation = Federation(
@@ -139,7 +149,12 @@ class _Edge:
             bind(self._signal_map, contract)
         except MapError as error:
             return str(error)
-        return None
+        return self._rule_problem(contract)
+
+    def _rule_problem(self, contract: Contract) -> str | None:
+        rule = self._config.inference.alarm
+        problem = rule_problem(rule, contract) if rule is not None else None
+        return f"inference.alarm: {problem}" if problem is not None else None
 
     async def run(self, stop: asyncio.Event) -> int:
         """Until stopped. Raises: MapError, ConfigError; BrokerRefused and BrokerMisconfigured, in a group."""
@@ -149,6 +164,8 @@ class _Edge:
     async def _run(self, stop: asyncio.Event) -> int:
         if self._contract is not None:
             bind(self._signal_map, self._contract)  # a map that doesn't fit ends the service before it connects
+            if (problem := self._rule_problem(self._contract)) is not None:
+                raise ConfigError(problem)
             self._contract_known.set()
         restored = await asyncio.to_thread(self._workshop.restore)
         if restored is not None:
@@ -161,6 +178,7 @@ class _Edge:
                 tasks.create_task(self._federation.run(), name="federation"),
                 tasks.create_task(self._run_plant(), name="plant"),
                 tasks.create_task(self._count_loop(), name="counts"),
+                tasks.create_task(self._decide_loop(), name="decisions"),
             ]
             self._health.watch(*running)
             running.append(tasks.create_task(self._start_trainer(), name="trainer"))  # without torch it ends at once
@@ -242,6 +260,22 @@ class _Edge:
         known = Counts(counts.samples, counts.matured, counts.new, trainable)
         self._federation.do(self._core.on_counts(known, await self._judge(known)))
 
+    async def _decide_loop(self) -> None:
+        """Whether a probation has ended, and whether a person has released a held swap."""
+        looked_at = -1
+        while True:
+            await asyncio.sleep(DECIDE_EVERY_S)
+            served, matured = self._served, self._core.counts.matured
+            changed = await self._workshop.release()
+            if changed is None and served is not None and served.decision.problem is not None:
+                if matured >= looked_at + max(1, looked_at // 20):  # a long probation must not read the store for ever
+                    looked_at = matured
+                    changed = await self._workshop.refit()
+            elif served is not None:
+                looked_at = -1
+            if changed is not None:
+                self._federation.run_on_tags(changed)
+
     async def _judge(self, counts: Counts) -> Reason | None:
         """Publish the data quality when its verdict changes or a good part more was seen; the gate's word."""
         if self._plant is None or counts.samples < MIN_JUDGED:
@@ -311,6 +345,8 @@ class _Edge:
                 status=self._federation.status,
                 matured=self._core.counts.matured,
                 trainer_reason=self._core.trainer_reason,
+                swap_held=self._core.swap_held,
+                on_probation=self._served is not None and self._served.decision.problem is not None,
                 rejected=self._federation.rejected,
                 failed=self._federation.failed,
                 last_update=self._federation.last_update,

@@ -580,6 +580,16 @@ class SampleStore:
             length=length,
         )
 
+    def predicted(self, version: int) -> npt.NDArray[np.bool_]:
+        """Which samples of a `dataset` taken at the same moment this version has run on. Shape (N,)."""
+        with self._lock:
+            found = self._db.execute(
+                "SELECT EXISTS (SELECT 1 FROM predictions p WHERE p.sample = s.id AND p.version = ?) FROM matured s"
+                " ORDER BY s.id",
+                (version,),
+            ).fetchall()
+        return np.array(found, bool).reshape(len(found))
+
     def _windows(
         self, table: npt.NDArray[np.float64], width: int
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:

@@ -10,11 +10,12 @@ refuge, not a home.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy.typing as npt
 from numpy import float32, int64
 
+from edge.decision import Decision
 from edge.metrics import Figure, paired_difference
 from edge.models import Model
 from uns_topics.contract import Metric
@@ -36,15 +37,28 @@ NAMES: Mapping[Variant, ModelName] = {
 
 @dataclass(frozen=True)
 class Served:
-    """A model that runs on the tags, or could. Attributes: version: the global one that it is or stands in for."""
+    """A model that runs on the tags, or could.
+
+    Attributes:
+        model: as it is compared with others. version: the global one that it is or stands in for.
+        decision: what was fitted for it here. calibrated: the same model with its calibration; None: it has none.
+    """
 
     model: Model
     version: int
     variant: Variant
+    decision: Decision = field(default_factory=Decision)
+    calibrated: Model | None = None
+
+    @property
+    def runs(self) -> Model:
+        """What the plant's samples go through."""
+        return self.calibrated if self.calibrated is not None else self.model
 
     def is_same(self, other: Served) -> bool:
         """Whether nothing changes where one runs after the other."""
-        return self.model is other.model and (self.version, self.variant) == (other.version, other.variant)
+        known = (other.version, other.variant, other.decision)
+        return self.model is other.model and (self.version, self.variant, self.decision) == known
 
 
 def gains(
@@ -104,19 +118,28 @@ class Serving:
             self._chosen = served.variant
 
     def offer(self, current: Served) -> Served:
-        """There is a new current version. It runs at once, unless something else was chosen: then the review decides.
+        """There is a new current version. Returns: what is to run until a review: it, unless something else was chosen.
 
-        Returns: what runs.
+        It does not run yet: see `enter`.
         """
         self._offered = current.version
         known = self.served
-        is_another_template = known is None or known.model.template.sha256 != current.model.template.sha256
-        if known is None or is_another_template or self._chosen is Variant.GLOBAL:
-            self._chosen, self.served = Variant.GLOBAL, current
-            if is_another_template:
-                self.last_good = None
+        if known is None or known.model.template.sha256 != current.model.template.sha256:
             return current
-        return known
+        return current if self._chosen is Variant.GLOBAL else known
+
+    def enter(self, current: Served, served: Served) -> Served | None:
+        """What was offered is ready. Args: current: what it was about; served: it, or what runs on in its place.
+
+        Returns: what runs from now on; None: a newer version came meanwhile.
+        """
+        if self._offered != current.version:
+            return None
+        known = self.served
+        if known is None or known.model.template.sha256 != served.model.template.sha256:
+            self.last_good = None
+        self._chosen, self.served = served.variant, served
+        return served
 
     def settle(self, current: Served, choice: Served) -> Served | None:
         """A review is done. Args: current: what it was about.
@@ -129,3 +152,8 @@ class Serving:
         if choice.variant is not Variant.LAST_GOOD:
             self.last_good = replace(current, variant=Variant.LAST_GOOD)
         return choice
+
+    def release(self, served: Served) -> Served:
+        """A held swap may go on. Returns: what runs from now on."""
+        self._chosen, self.served = served.variant, served
+        return served

@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import functools
 import logging
+import sqlite3
 import time
 from collections.abc import Collection, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from broker_bridge.threads import on
 from edge.dataset import Part
+from edge.decisions import Decisions, Samples
 from edge.model_check import check_in_child
 from edge.models import Model, ModelRefused, ModelStore, OwnModel, open_own, open_version
 from edge.own_models import OwnModels
 from edge.review import Review, contenders, review
+from edge.rules import Probation
 from edge.scoring import Snapshot
 from edge.statistics import said, say, statistics_of
-from edge.store import SampleStore
+from edge.store import SampleStore, StoreError
 from edge.trainer_client import TrainerError, TrainerProcess
 from edge.trainer_desk import TrainerDesk
 from edge.updates import TrainedUpdate, Updates
@@ -57,6 +61,7 @@ class Workshop:
         trainer: None where training is switched off or not installed.
         folder: for the dataset file that the trainer reads.
         variants: what may run on the tags besides the global model.
+        decisions: what each model needs before it runs; by default no alarms.
     """
 
     def __init__(
@@ -69,8 +74,10 @@ class Workshop:
         folder: Path,
         *,
         variants: Collection[Variant] = tuple(Variant),
+        decisions: Decisions | None = None,
     ) -> None:
         self._serving = Serving(variants)
+        self.decisions = decisions or Decisions(None, Probation(), None, store, folder)
         self._store = store
         self._store_thread = store_thread
         self._scoring = ThreadPoolExecutor(1, thread_name_prefix="scoring")
@@ -219,9 +226,80 @@ class Workshop:
         except KeyError:
             raise ModelGone(f"version {version} is no longer here: a newer one took its place") from None
 
-    def offer(self, manifest: VersionManifest) -> Served:
-        """There is a new current version. Returns: what runs until it was reviewed. Raises: ModelGone."""
-        return self._serving.offer(Served(self.fitted(manifest), manifest.version, Variant.GLOBAL))
+    async def enter(self, manifest: VersionManifest) -> Served | None:
+        """There is a new current version: make it ready to run.
+
+        Returns: what runs until it was reviewed; None: a newer version came meanwhile. Raises: ModelGone.
+        """
+        current = Served(self.fitted(manifest), manifest.version, Variant.GLOBAL)
+        offered = self._serving.offer(current)
+        if offered is current or self.decisions.held is not None:  # what runs on for want of another is no choice
+            samples = await self._samples(offered)
+            offered = await on(self._scoring, lambda: self._admit(current, samples))
+        entered = self._serving.enter(current, offered)
+        if entered is not None:
+            await self._keep_decision(entered)
+        return entered
+
+    def _admit(self, served: Served, samples: Samples | None) -> Served:
+        """What is to run: it, or what runs already where it is the same or the swap is held."""
+        running = self._serving.served
+        if running is not None and running.model is served.model and running.decision.problem is None:
+            self.decisions.pass_on()
+            return replace(running, version=served.version, variant=served.variant)
+        return self.decisions.admit(served, running, samples)
+
+    async def refit(self) -> Served | None:
+        """Look again at a model that is on probation. Returns: it, where that has ended."""
+        served = self._serving.served
+        if served is None or served.decision.problem is None:
+            return None
+        samples = await self._samples(served, fresh=True)
+        ready = await on(self._scoring, lambda: self.decisions.fit(served, samples))
+        if ready.decision.problem is not None or self._serving.served is not served:
+            return None
+        self._serving.served = ready
+        await self._keep_decision(ready)
+        return ready
+
+    async def release(self) -> Served | None:
+        """A person may have let a held swap pass. Returns: what runs from now on; None where nothing changes."""
+        held = self.decisions.held
+        if held is None or not self.decisions.is_released(held.served):
+            return None
+        log.info("the swap to version %d was released", held.served.version)
+        self.decisions.pass_on()
+        entered = self._serving.release(held.served)
+        await self._keep(entered)
+        return entered
+
+    async def _samples(self, served: Served, *, fresh: bool = False) -> Samples | None:
+        """What a model is decided by: the round's snapshot where its select part will do; None where none can be read.
+
+        Args: fresh: of this moment in any case.
+        """
+        known = self._snapshot
+        if known is not None and not fresh:
+            samples = Samples(known.dataset, known.contract, known.instances)
+            if await on(self._scoring, lambda: self.decisions.is_enough(samples)):
+                return samples
+        contract = self._plan.contract if self._plan is not None else served.model.template.contract
+
+        def read() -> Samples:
+            dataset = self._store.dataset(contract)
+            return Samples(dataset, contract, self._store.instances(), self._store.predicted(served.version))
+
+        try:
+            return await on(self._store_thread, read)
+        except (StoreError, sqlite3.Error) as error:
+            log.warning("version %d can't be evaluated: %s", served.version, error)
+            return None
+
+    async def _keep_decision(self, served: Served) -> None:
+        try:
+            await on(self._store_thread, lambda: self.decisions.remember(served))
+        except sqlite3.Error as error:
+            log.error("what version %d decides by can't be kept on disk: %s", served.version, error)  # noqa: TRY400
 
     async def mark_served(self, manifest: VersionManifest) -> None:
         """Remember that this version serves: it is what a restart serves until the federation says more."""
@@ -249,6 +327,7 @@ class Workshop:
             key = (manifest.version, manifest.sha256)
             self._open[key], self._fitted[key] = model, fitted
             known = Served(fitted, version, Variant.LAST_GOOD)
+            known = self.decisions.restore(known)
             served = self._restored_own(model.template, version) or known
             self._serving.restore(served, known)
             return manifest, served
@@ -266,7 +345,7 @@ class Workshop:
         if own.variant not in self._serving.allowed:
             log.info("the %s model from disk may not run here any more", own.variant.value)
             return None
-        return Served(open_own(template, own.vector), version, own.variant)
+        return self.decisions.restore(Served(open_own(template, own.vector), version, own.variant))
 
     # Samples ---------------------------------------------------------------------------------------------------------
 
@@ -274,14 +353,15 @@ class Workshop:
         """The snapshot of this round; taken once."""
         if self._snapshot is None or self._snapshot_of != mark:
             contract = self._contract()
-            dataset, matured = await on(
-                self._store_thread, lambda: (self._store.dataset(contract), self._store.matured_at_dataset)
-            )
-            snapshot = Snapshot(dataset, contract, matured)
+            snapshot = await on(self._store_thread, lambda: self._take(contract))
             weights = await on(self._scoring, snapshot.class_weights)
             self._snapshot, self._snapshot_of = snapshot, mark
             self._class_weights = self._class_weights or weights
         return self._snapshot
+
+    def _take(self, contract: Contract) -> Snapshot:
+        dataset = self._store.dataset(contract)
+        return Snapshot(dataset, contract, self._store.matured_at_dataset, self._store.instances())
 
     def _contract(self) -> Contract:
         if self._plan is None:
@@ -379,9 +459,11 @@ class Workshop:
             return Review(None, None)
         current = Served(self.fitted(manifest), manifest.version, Variant.GLOBAL)
         if snapshot is None or own is None:
-            running = self._serving.served
-            if running is None or running.version != current.version:
-                running = current  # nothing to judge by; after a restart what stood in for this version goes on
+            running, held = self._serving.served, self.decisions.held
+            is_held = held is not None and held.served.version == current.version
+            if running is None or (running.version != current.version and not is_held):
+                samples = await self._samples(current)  # nothing to judge by: the current version it is
+                running = await on(self._scoring, lambda: self._admit(current, samples))
             return Review(None, await self._settle(current, running))
         plan, weights = self._plan, self._class_weights
         if plan is not None and manifest.lineage.round_number is not None:
@@ -393,7 +475,16 @@ class Workshop:
         def work() -> tuple[Evaluation, Served]:
             personal = own.personalised(snapshot, current.model, weights)
             could = contenders(current, own.local_only, personal, self._serving.last_good)
-            return review(snapshot, manifest, could, self._serving, weights, final=final)
+            samples = Samples(snapshot.dataset, snapshot.contract, snapshot.instances)
+            return review(
+                snapshot,
+                manifest,
+                could,
+                self._serving,
+                weights,
+                final=final,
+                admit=lambda chosen: self._admit(chosen, samples),
+            )
 
         evaluation, choice = await on(self._scoring, work)
         return Review(evaluation, await self._settle(current, choice))
@@ -402,11 +493,16 @@ class Workshop:
         """Run what was chosen, and remember it on disk."""
         settled = self._serving.settle(current, choice)
         if settled is not None:
-            try:
-                await on(self._scoring, lambda: self._remember(settled))
-            except OSError as error:
-                log.error("which model runs can't be kept on disk: %s", error)  # noqa: TRY400
+            await self._keep(settled)
         return settled
+
+    async def _keep(self, served: Served) -> None:
+        """What runs, on disk."""
+        try:
+            await on(self._scoring, lambda: self._remember(served))
+        except OSError as error:
+            log.error("which model runs can't be kept on disk: %s", error)  # noqa: TRY400
+        await self._keep_decision(served)
 
     def _remember(self, served: Served) -> None:
         model = served.model

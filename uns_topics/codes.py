@@ -54,6 +54,7 @@ class Reason(StrEnum):
     NO_MODEL = "no-model"
     MODEL_REFUSED = "model-refused"
     FETCHING_MODEL = "fetching-model"
+    SWAP_HELD = "swap-held"
     PAUSED = "paused"
     STOPPING = "stopping"
 

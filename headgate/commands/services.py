@@ -34,10 +34,10 @@ def register(subparsers: Subparsers) -> None:
         "action",
         nargs="?",
         default="run",
-        choices=("run", "backfill", "problems", "leave"),
+        choices=("run", "backfill", "problems", "release", "leave"),
         help="run the edge (default); backfill: fill a stopped edge's store with a historian's export; "
-        "problems: what could not be used of the plant's messages, with the payloads (--json too); leave: clear every "
-        "retained topic of an edge that is stopped for good",
+        "problems: what could not be used of the plant's messages, with the payloads (--json too); release: let a held "
+        "swap pass; leave: clear every retained topic of an edge that is stopped for good",
     )
     backfill.add_arguments(edge)
     aggregator = add_command(
@@ -99,9 +99,27 @@ def run_edge(arguments: argparse.Namespace) -> int:
         return problems.run_problems(config, as_json=arguments.json)
     if arguments.action == "leave":
         return _leave(config)
+    if arguments.action == "release":
+        return _release(config)
     if arguments.action == "backfill":
         return backfill.run_backfill(arguments, config)
     return run_service(lambda stop: run(config, stop))
+
+
+def _release(config: EdgeConfig) -> int:
+    from edge.decisions import NothingHeld, release
+
+    try:
+        held = release(config.data_dir)
+    except NothingHeld as error:
+        raise CommandError(str(error), Exit.NOT_FOUND) from None
+    except OSError as error:
+        raise CommandError(f"{config.data_dir} can't be written: {error.strerror}") from None
+    print(
+        f"version {held['version']} ({held['variant']}) may run instead of version {held['runs']}: "
+        f"{held['after']} alarms instead of {held['before']} on {held['rows']} samples"
+    )
+    return Exit.OK
 
 
 def _leave(config: EdgeConfig) -> int:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.alarm import AlarmMemory, AlarmState, Trip, activations, step
+from edge.alarm import AlarmMemory, AlarmState, Trip, activations, course, step
 
 NAN = float("nan")
 
@@ -57,8 +57,10 @@ value = st.one_of(st.sampled_from([0.0, 0.3, 0.44, 0.45, 0.46, 0.5, 0.7, NAN]), 
 )  # fmt: skip
 def test_activations_are_where_the_single_steps_turn_on(values: list[float], trip: Trip) -> None:
     on = states(trip, values)
+    on_after = course(trip, np.array(values, np.float64))
+    assert on_after.tolist() == on
     expected = [i for i, active in enumerate(on) if active and not (i and on[i - 1])]
-    assert activations(trip, np.array(values, np.float64)).tolist() == expected
+    assert activations(on_after).tolist() == expected
 
 
 def test_a_swap_judges_the_newest_sample_again_and_an_older_sample_changes_nothing() -> None:

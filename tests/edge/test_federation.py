@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -87,7 +88,9 @@ class Bench:
     async def compare(self, candidate: Any, current: Any) -> None:
         self._maybe("compare")
 
-    def offer(self, manifest: Any) -> Any:
+    decisions = SimpleNamespace(held=None)
+
+    async def enter(self, manifest: Any) -> Any:
         return Served(model_of(1), manifest.version, Variant.GLOBAL)
 
     async def review(self, manifest: Any, *, final: bool) -> Review:

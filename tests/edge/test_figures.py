@@ -20,6 +20,8 @@ FRESH = EdgeFigures(
     status=ParticipantStatus(birth=1, state=ParticipantState.ONLINE, reason=Reason.NO_PLAN),
     matured=0,
     trainer_reason=Reason.NO_TRAINER,
+    swap_held=False,
+    on_probation=False,
     rejected={},
     failed={},
     last_update=None,
@@ -43,6 +45,8 @@ BUSY = EdgeFigures(
     ),
     matured=800,
     trainer_reason=None,
+    swap_held=False,
+    on_probation=False,
     rejected={"PayloadError": 3, "acme/berlin/smt": 1},
     failed={"Evaluate": 2},
     last_update=LastUpdate(

@@ -17,6 +17,7 @@ import pytest
 from broker_bridge.memory import MemoryBroker
 from broker_bridge.session import Message
 from edge.binding import bind
+from edge.decision import Decision
 from edge.ingest import Ingest
 from edge.inputs import InputCheck
 from edge.outputs import Outputs, Profile
@@ -128,7 +129,7 @@ async def running(
 
 
 def served(version: int, variant: Variant = Variant.GLOBAL) -> Served:
-    return Served(model_of(version), version, variant)
+    return Served(model_of(version), version, variant, Decision(problem=None))
 
 
 def test_problems_are_kept_with_both_payloads(tmp_path: Path) -> None:

@@ -77,40 +77,45 @@ def served(version: int, variant: Variant = GLOBAL) -> Served:
     return Served(model_of(version), version, variant)
 
 
+def enter(serving: Serving, current: Served) -> Served | None:
+    """A new version, ready without further ado. Returns: what runs."""
+    return serving.enter(current, serving.offer(current))
+
+
 def test_a_new_version_runs_at_once_unless_something_else_was_chosen() -> None:
     serving = Serving()
     one, two, three = served(1), served(2), served(3)
-    assert serving.offer(one) is one
+    assert enter(serving, one) is one
     assert serving.settle(one, one) is one
-    assert serving.offer(two) is two
+    assert enter(serving, two) is two
     assert serving.last_good is not None
     assert (serving.last_good.version, serving.last_good.variant) == (1, LAST_GOOD)
     own = served(2, PERSONALISED)
     assert serving.settle(two, own) is own
-    assert serving.offer(three) is own
+    assert enter(serving, three) is own
     assert serving.chosen is PERSONALISED
     assert serving.settle(three, three) is three
-    assert serving.offer(served(4)) is not three
+    assert enter(serving, served(4)) is not three
 
 
 def test_a_last_good_version_stays_what_it_is_compared_with() -> None:
     serving = Serving()
     one, two = served(1), served(2)
-    serving.offer(one)
+    enter(serving, one)
     serving.settle(one, one)
-    serving.offer(two)
+    enter(serving, two)
     refuge = serving.last_good
     assert refuge is not None
     assert serving.settle(two, refuge) is refuge
-    assert serving.offer(served(3)) is refuge
+    assert enter(serving, served(3)) is refuge
     assert serving.last_good is refuge
 
 
 def test_a_review_that_comes_too_late_changes_nothing() -> None:
     serving = Serving()
     one, two = served(1), served(2)
-    serving.offer(one)
-    serving.offer(two)
+    enter(serving, one)
+    enter(serving, two)
     assert serving.settle(one, served(1, LOCAL)) is None
     assert serving.served is two
     assert serving.chosen is GLOBAL
@@ -120,12 +125,12 @@ def test_a_restart_goes_on_with_the_own_model_and_not_for_long_with_a_global_one
     serving = Serving()
     own, version = served(1, LOCAL), served(1, LAST_GOOD)
     serving.restore(own, version)
-    assert serving.offer(served(2)) is own
+    assert enter(serving, served(2)) is own
     assert serving.incumbent is own
     serving = Serving()
     serving.restore(version, version)
     two = served(2)
-    assert serving.offer(two) is two
+    assert enter(serving, two) is two
     assert serving.incumbent is None
     assert serving.last_good is not None
     assert serving.last_good.version == 1

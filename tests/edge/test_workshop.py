@@ -85,7 +85,7 @@ def test_a_round_from_snapshot_to_figures(tmp_path: Path) -> None:
             compared = await made.compare(manifest_of(2), manifest_of(1))
             assert compared.select.n > 0
             assert compared.select.candidate_minus_current is not None
-            made.offer(manifest_of(2))
+            assert await made.enter(manifest_of(2)) is not None
             found = await made.review(manifest_of(2), final=True)
             figures = found.evaluation
             assert figures is not None

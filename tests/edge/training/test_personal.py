@@ -121,7 +121,9 @@ async def current(made: Workshop, template: Template, number: int, vector: Vecto
     manifest = manifest_of(template, number, vector)
     assert await made.verify(manifest, vector_bytes(vector)) is None
     await made.keep(manifest, {number: manifest})
-    return manifest, made.offer(manifest)
+    entered = await made.enter(manifest)
+    assert entered is not None
+    return manifest, entered
 
 
 def test_a_plant_unlike_the_others_runs_its_own_model_and_goes_on_with_it_after_a_restart(tmp_path: Path) -> None:
@@ -154,7 +156,7 @@ def test_a_plant_unlike_the_others_runs_its_own_model_and_goes_on_with_it_after_
             again = restored[1]
             assert (again.version, again.variant) == (1, serves.variant)
             assert vector_bytes(again.model.vector) == vector_bytes(serves.model.vector)
-            assert made.offer(first) is again
+            assert await made.enter(first) is again
             unjudged = await made.review(first, final=False)  # no round and no candidate since the restart
             assert unjudged.evaluation is None
             assert unjudged.serves is not None
