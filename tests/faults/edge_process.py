@@ -34,7 +34,8 @@ from uns_topics.steps import take_step
 from uns_topics.template import Lineage, Template
 from uns_topics.tensors import Role, Vector, vector_bytes, vector_from_bytes, vector_sha256
 
-DELTA = 0.05
+DELTA_NORM = 0.2
+"""Of every delta: none is beyond the growth that a residual may have, which would leave a part of it out."""
 TRAIN_S = 20.0
 DOWN_S = 60.0
 ROWS = 50
@@ -57,15 +58,15 @@ class Disk:
 
     Attributes:
         fate: may raise `Killed`, before a write and behind it.
-        trained: the delta of each update that was kept to be sent, by its transfer.
+        trained: the delta of each update that was ever kept to be sent, by its transfer; it outlives the disk.
     """
 
     fate: Callable[[], None]
+    trained: dict[str, Vector]
     values: dict[str, bytes] = field(default_factory=dict)
     versions: dict[int, tuple[VersionManifest, Vector]] = field(default_factory=dict)
     served: int | None = None
     skeletons: set[str] = field(default_factory=set)
-    trained: dict[str, Vector] = field(default_factory=dict)
 
     def get(self, key: str) -> bytes | None:
         return self.values.get(key)
@@ -88,12 +89,16 @@ class Disk:
 
 
 class DiceWorkshop:
-    """Stands in for `edge.workshop.Workshop`: what it does takes a while and depends on names and hashes alone."""
+    """Stands in for `edge.workshop.Workshop`: what it does takes a while and depends on names and hashes alone.
 
-    def __init__(self, name: str, template: Template, disk: Disk, rng: random.Random) -> None:
+    Args: samples: which ones it learns from: other ones once its disk is another one.
+    """
+
+    def __init__(self, name: str, template: Template, disk: Disk, rng: random.Random, samples: int) -> None:
         self.updates = Updates(name, disk, None, None)  # type: ignore[arg-type] # a disk of ours, and no threads
         self.plan: Plan | None = None
         self._name = name
+        self._samples = samples
         self._template = template
         self._disk = disk
         self._rng = rng
@@ -149,10 +154,12 @@ class DiceWorkshop:
     async def train(self, announcement: RoundAnnouncement) -> TrainedUpdate | Reason:
         await asyncio.sleep(self._rng.uniform(0.1, TRAIN_S))
         model = self._held[announcement.base_sha256]
-        seed = hashlib.sha256(f"{self._name} {announcement.round_number} {announcement.base_sha256}".encode()).digest()
+        drawn_from = f"{self._name} {self._samples} {announcement.round_number} {announcement.base_sha256}"
+        seed = hashlib.sha256(drawn_from.encode()).digest()
         table = self._template.table
         delta = np.zeros(table.size, np.float32)
-        drawn = np.random.default_rng(list(seed)).normal(0.0, DELTA, table.elements(Role.WEIGHT))
+        drawn = np.random.default_rng(list(seed)).normal(size=table.elements(Role.WEIGHT))
+        drawn *= DELTA_NORM / np.linalg.norm(drawn)
         table.scatter(delta, Role.WEIGHT, drawn.astype(np.float32))
         trained = Trained(delta, num_steps=5, num_examples=10 + seed[0], loss=0.5)
         return await self.updates.pack(announcement, model, trained, None, 0.0, 0)  # type: ignore[arg-type]
@@ -212,7 +219,9 @@ class EdgeProcess:
         self.client = f"{name}-fl"
         self.mortality = 0.0
         self.deaths = 0
-        self.disk = Disk(self._fate)
+        self.trained: dict[str, Vector] = {}
+        self.wipes = 0
+        self.disk = Disk(self._fate, self.trained)
         self.core: Participation | None = None
         self.runs: Served | None = None
         self._template = template
@@ -239,7 +248,7 @@ class EdgeProcess:
             await asyncio.sleep(self._rng.uniform(0.0, DOWN_S))
 
     async def _live(self) -> None:
-        workshop = DiceWorkshop(self.name, self._template, self.disk, self._rng)
+        workshop = DiceWorkshop(self.name, self._template, self.disk, self._rng, self.wipes)
         core = Participation(self.name, "tiny", approved=None, covers=lambda _: None)
         restored = workshop.restore()
         if restored is not None:
@@ -272,6 +281,12 @@ class EdgeProcess:
             return
         self._die()
         self._life.cancel()
+
+    def wipe(self) -> None:
+        """Its machine is replaced: the same name on an empty disk."""
+        self.kill()
+        self.wipes += 1
+        self.disk = Disk(self._fate, self.trained)
 
     async def stop(self) -> None:
         """As by SIGTERM."""

@@ -34,6 +34,7 @@ from tests.faults.broker import FaultyBroker, Weather
 from tests.faults.edge_process import EdgeProcess, served_bytes
 from tests.faults.truth import Broken, Truth
 from tests.support.tiny_template import tiny_model, tiny_template, tiny_vector
+from uns_topics.codes import Code
 from uns_topics.encodings import encoding
 from uns_topics.payloads import read
 from uns_topics.plan import Plan, Strategy, Tolerances
@@ -43,6 +44,8 @@ from uns_topics.topics import FlTopic, Kind
 
 CALM_S = 7200.0
 """The longest that a federation may take to come to its end once it is calm."""
+REST_S = 60.0
+"""Of the storm, after the last round."""
 SUM_TOLERANCE = 1e-4
 TEMPLATE = tiny_template()
 STRATEGIES = (Strategy(name="fedavg"), Strategy(name="fedadam"), Strategy(name="median"))
@@ -55,7 +58,7 @@ class Schedule:
     Attributes:
         storm_s: how long the faults go on.
         mortality: chance of a process to die at a write; of the aggregator and of an edge.
-        kills, cuts, broker_deaths: how many of each, at random times.
+        kills, wipes, cuts, broker_deaths: how many of each, at random times.
     """
 
     participants: tuple[str, ...]
@@ -67,6 +70,7 @@ class Schedule:
     storm_s: float
     mortality: tuple[float, float]
     kills: int
+    wipes: int
     cuts: int
     broker_deaths: int
     jumps: bool
@@ -91,6 +95,7 @@ class Schedule:
             storm_s=rng.uniform(60.0, 600.0),
             mortality=(rng.choice((0.0, 0.02)) * wildness, rng.choice((0.0, 0.05)) * wildness),
             kills=rng.choice((0, 0, 1, 3)),
+            wipes=rng.choice((0, 0, 0, 2)),
             cuts=rng.choice((0, 0, 1, 3)),
             broker_deaths=rng.choice((0, 0, 1, 2)),
             jumps=rng.random() < 0.3,
@@ -99,7 +104,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Attributes: sha256: of the last current version; virtual_s: how long it took."""
+    """Attributes: sha256: of the last current version; virtual_s: how long it took; duplicates: refused as such."""
 
     sha256: str
     virtual_s: float
@@ -107,6 +112,7 @@ class Outcome:
     writes: int
     deaths: int
     accepted: int
+    duplicates: int
 
 
 class Simulation:
@@ -161,12 +167,18 @@ class Simulation:
         plan, rng = self.schedule, self._rng
         processes = (self.aggregator, *self.edges)
         events = [(rng.uniform(0, plan.storm_s), rng.choice(processes).kill) for _ in range(plan.kills)]
+        events += [(rng.uniform(0, plan.storm_s), rng.choice(self.edges).wipe) for _ in range(plan.wipes)]
         events += [(rng.uniform(0, plan.storm_s), self._cut) for _ in range(plan.cuts)]
         events += [(rng.uniform(0, plan.storm_s), self._kill_broker) for _ in range(plan.broker_deaths)]
         loop = asyncio.get_running_loop()
-        for at, what in events:
-            loop.call_later(at, what)
-        await asyncio.sleep(plan.storm_s)
+        handles = [loop.call_later(at, what) for at, what in events]
+        end = self._now() + plan.storm_s
+        while self._now() < end:
+            await asyncio.sleep(5.0)
+            if len(self.truth.rounds) >= plan.rounds:  # what is left is resting: a while of it is enough
+                end = min(end, self._now() + REST_S)
+        for handle in handles:
+            handle.cancel()
         for process in processes:
             process.mortality = 0.0
         self.broker.weather = None
@@ -242,20 +254,21 @@ class Simulation:
             self.aggregator.writes,
             self.aggregator.deaths + sum(edge.deaths for edge in self.edges),
             len(truth.updates),
+            sum(code is Code.DUPLICATE for _, code in truth.receipts.values()),
         )
 
     def _check_conservation(self, edge: EdgeProcess) -> None:
         """What was accepted was trained; with error feedback, what was trained is what came and what is left."""
         accepted = {t for (name, t) in self.truth.accepted if name == edge.name}
-        if unknown := accepted - set(edge.disk.trained):
+        if unknown := accepted - set(edge.trained):
             raise Broken(f"{edge.name}: updates {unknown} were accepted that it never kept")
-        if not encoding(self.schedule.encoding).feedback:
-            return
+        if edge.wipes or not encoding(self.schedule.encoding).feedback:
+            return  # a residual that was lost with its disk is lost
         plan = self._said(Kind.PLAN)
         assert isinstance(plan, Plan)
         residual = edge.outbox(plan).residual(self.truth.current)
         trained = np.zeros(TEMPLATE.table.elements(Role.WEIGHT), np.float64)
-        for transfer, delta in edge.disk.trained.items():
+        for transfer, delta in edge.trained.items():
             result, code = self.truth.receipts.get((edge.name, transfer), (None, None))
             if fate(result, code) is not Fate.DROP:  # refused for what it held, or a second one of one round
                 trained += delta

@@ -12,7 +12,7 @@ import pytest
 from tests.faults.broker import Weather
 from tests.faults.simulate import STRATEGIES, Schedule, run_seed
 
-SEEDS = int(os.environ.get("HEADGATE_SIMULATED_SEEDS", "300"))
+SEEDS = int(os.environ.get("HEADGATE_SIMULATED_SEEDS", "2000"))
 FINE = Schedule(
     participants=("p0", "p1"),
     rounds=2,
@@ -23,6 +23,7 @@ FINE = Schedule(
     storm_s=120.0,
     mortality=(0.0, 0.0),
     kills=0,
+    wipes=0,
     cuts=0,
     broker_deaths=0,
     jumps=False,
@@ -52,6 +53,13 @@ def test_an_aggregator_that_dies_at_any_store_write_makes_the_same_model() -> No
         outcome = run_seed(1, FINE, kill_at=write)
         assert outcome.deaths == 1, write
         assert outcome.sha256, write
+
+
+def test_a_plant_whose_machine_is_replaced_within_a_round_counts_once() -> None:
+    """It knows nothing of its first update, and trains a second one for the same round: another one in its bytes."""
+    schedule = replace(FINE, participants=("p0", "p1", "p2", "p3"), wipes=12, storm_s=60.0)
+    outcomes = [run_seed(seed, schedule) for seed in range(6)]
+    assert max(outcome.duplicates for outcome in outcomes) > 0
 
 
 def test_a_clock_that_is_set_back_by_a_day_stalls_nothing() -> None:
