@@ -13,8 +13,10 @@ import math
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+
+import numpy as np
 
 from broker_bridge.link import Link
 from broker_bridge.session import Connector, Message, PublishRefused, Session, SessionLost, Will
@@ -43,6 +45,8 @@ log = logging.getLogger("headgate.edge")
 MAX_WAITING = 100_000
 """Effects of messages that wait to be stored; beyond it they are dropped and counted as `overload`."""
 BATCH_EFFECTS = 2_000
+PUBLISHERS = 64
+"""Leaves of a batch that wait for their PUBACK at the same time; a task for each of them would cost more than paho."""
 WARN_EVERY_S = 30.0
 """A reason for dropping messages is logged once in this time, with its count."""
 PROBLEMS_EVERY_S = 5.0
@@ -299,6 +303,7 @@ class Plant:
             elif isinstance(effect, RebirthRequest):
                 await self._ask(effect)
         fresh = [self._take(effect) for effect in batch if isinstance(effect, SampleReady)]
+        self._count([one.sample for one in fresh])
         self.quality.add_labels(sum(isinstance(effect, LabelSet) for effect in batch))
         taken = list(fresh)
         if self._again:
@@ -326,10 +331,7 @@ class Plant:
         await self._publish(leaves)
 
     def _take(self, sample: SampleReady) -> Input:
-        """Count a sample, and remember what its time and its arrival tell."""
-        rows = sample.values[None] if sample.rows is None else sample.rows
-        self.quality.add(sample.instance, rows, sample.time_s)
-        self.units.add(rows)
+        """Remember what a sample's time and its arrival tell."""
         memory = self._memory.setdefault(sample.instance, InstanceMemory())
         memory.lag, replayed = follow(memory.lag, sample.time_s, sample.arrival_s, self._replayed_after_s)
         if self._staleness.heard(sample.instance, self._clock()):
@@ -338,6 +340,13 @@ class Plant:
         if known is None or sample.time_s >= known.sample.time_s:
             self._newest[sample.instance] = taken
         return taken
+
+    def _count(self, samples: list[SampleReady]) -> None:
+        """What a batch's numbers look like."""
+        if samples:
+            rows = [sample.values[None] if sample.rows is None else sample.rows for sample in samples]
+            self.quality.add_samples((s.instance, r, s.time_s) for s, r in zip(samples, rows, strict=True))
+            self.units.add(np.concatenate(rows))
 
     def _remembered(self, instances: set[str]) -> dict[str, bytes]:
         """What the store keeps of these instances, by name."""
@@ -403,12 +412,16 @@ class Plant:
         for leaf in leaves:
             if leaf.retain:
                 self._leaves[leaf.topic] = leaf.payload
-        sends = (self._link.publish(leaf.topic, leaf.payload, retain=leaf.retain) for leaf in leaves)
-        for outcome in await asyncio.gather(*sends, return_exceptions=True):
-            if isinstance(outcome, SessionLost | PublishRefused):
+        rest = iter(leaves)
+        await asyncio.gather(*(self._publish_from(rest) for _ in range(min(PUBLISHERS, len(leaves)))))
+
+    async def _publish_from(self, leaves: Iterator[Leaf]) -> None:
+        """Publish one after the other, in the order of a batch: several of these share it."""
+        for leaf in leaves:
+            try:
+                await self._link.publish(leaf.topic, leaf.payload, retain=leaf.retain)
+            except (SessionLost, PublishRefused):
                 self.problems["inference-not-published"] += 1
-            elif isinstance(outcome, BaseException):
-                raise outcome
 
     def _problem(self, problem: Problem) -> None:
         self.problems[problem.code] += 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,6 +110,15 @@ class QualityCounters:
         self._missing = self._missing * fade + weight * (~present).sum(axis=0)
         self._out_of_range = self._out_of_range * fade + weight * outside.sum(axis=0)
         self._add_flat(instance, rows)
+
+    def add_samples(self, samples: Iterable[tuple[str, npt.NDArray[np.float32], float]]) -> None:
+        """Count a batch, which costs hardly more than one sample. Args: samples: instance, rows, time as in `add`."""
+        by_instance: dict[str, list[npt.NDArray[np.float32]]] = {}
+        for instance, rows, time_s in samples:
+            self._add_time(instance, time_s)
+            by_instance.setdefault(instance, []).append(rows)
+        for instance, parts in by_instance.items():
+            self.add(instance, parts[0] if len(parts) == 1 else np.concatenate(parts))
 
     def add_labels(self, count: int) -> None:
         """Labels with a code that the signal map knows."""

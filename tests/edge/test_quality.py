@@ -34,6 +34,25 @@ def test_good_data_passes() -> None:
     assert (judged.verdict, judged.reasons) == ("pass", ())
 
 
+def test_a_batch_counts_as_its_samples_one_by_one() -> None:
+    rng = np.random.default_rng(3)
+    samples = []
+    for index in range(300):
+        numbers = np.round(rng.normal(100, 60, (1, 3))).astype(np.float32)
+        numbers[rng.random(numbers.shape) < 0.2] = np.nan
+        samples.append((f"line{index % 3}", numbers, 100.0 + 7 * index + rng.random()))
+    single, batched = QualityCounters(solder_contract()), QualityCounters(solder_contract())
+    for instance, numbers, time_s in samples:
+        single.add(instance, numbers, time_s)
+    for start in range(0, len(samples), 70):
+        batched.add_samples(samples[start : start + 70])
+    assert batched.flat == single.flat
+    assert batched.per_hour == single.per_hour
+    for one, other in zip(batched.features, single.features, strict=True):
+        assert one.missing == pytest.approx(other.missing, abs=0.01)
+        assert one.out_of_range == pytest.approx(other.out_of_range, abs=0.01)
+
+
 def test_a_missing_required_feature_holds_and_an_optional_one_does_not() -> None:
     seen = QualityCounters(solder_contract())
     seen.add("a", many(10, (NAN, NAN, 120), (NAN, NAN, 121), (NAN, NAN, 120), (200, NAN, 121)))
