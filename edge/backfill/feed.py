@@ -15,6 +15,8 @@ from edge.quality import QualityCounters
 from edge.store import SampleStore
 
 BATCH_EFFECTS = 2_000
+WHOLE = ""
+"""In place of a field: the whole message, as it was said."""
 MAX_AT_ONCE = 100_000
 """Readings of one moment that are put together; more are cut there."""
 
@@ -68,10 +70,10 @@ class Feed:
         for said in _messages(together):
             self.fed.messages += 1
             target = said.target
-            if target.field is not None:
+            if WHOLE not in said.fields:
                 effects += self._ingest.recall(target.topic, said.fields, moment, good=said.good)
                 continue
-            payload = said.fields[""]
+            payload = said.fields[WHOLE]
             if isinstance(payload, str):
                 payload = payload.encode(errors="replace")
             if not isinstance(payload, bytes):
@@ -111,8 +113,8 @@ def _messages(together: list[Reading]) -> list[_Said]:
     said: list[_Said] = []
     newest: dict[str, _Said] = {}
     for _, target, value, good in together:
-        if target.field is None:
-            said.append(_Said(target, {"": value}, good))
+        if target.field is None or (target.is_only and isinstance(value, str) and value.startswith("{")):
+            said.append(_Said(target, {WHOLE: value}, good))
             continue
         known = newest.get(target.topic)
         if known is None or target.field in known.fields:

@@ -221,7 +221,9 @@ def _value(cell: Any, target: Target) -> Any:
         text = cell.strip()
         if text.lower() in _NOTHING:
             return None
-        if text.count(",") == 1 and "." not in text:  # 21,5 where decimal commas are written
+        if (
+            text.count(",") == 1 and "." not in text and not text.startswith("{")
+        ):  # 21,5 where decimal commas are written
             text = text.replace(",", ".")
         return read_scalar(text)
     return None if cell != cell else cell

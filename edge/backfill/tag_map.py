@@ -7,7 +7,7 @@ A tag that is a topic of the map needs no file, nor does one that is a topic, a 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import Field
 
@@ -65,6 +65,7 @@ class Target:
     Attributes:
         field: None: the reading is a whole message, as a broker's log has it.
         is_number: the field is read as a number; texts such as keys and codes are taken as they stand.
+        is_only: the topic has no other field, so that a log of the broker may hold its whole message instead.
         rank: at one moment tags come before what joins them, labels and ends of runs last.
     """
 
@@ -72,6 +73,7 @@ class Target:
     field: str | None
     is_number: bool
     rank: int
+    is_only: bool = False
 
 
 class Resolver:
@@ -120,9 +122,10 @@ class Resolver:
         found = self._covering(topic)
         if not found or any(s.declared.form is Form.SPARKPLUG for s in found):
             return None
-        if any(s.declared.form is Form.FLAT for s in found):
+        fields = frozenset[str]().union(*(source.fields for source in found))
+        if len(fields) != 1 or any(s.declared.form is Form.FLAT for s in found):
             return _target(topic, None, found)
-        return _target(topic, min(s.declared.field_of(part) for s in found for _, part in s.declared.parts()), found)
+        return replace(_target(topic, min(fields), found), is_only=True)
 
     def _covering(self, topic: str) -> list[BoundSource]:
         return [source for source in self._sources if source.pattern.match(topic) is not None]

@@ -151,7 +151,7 @@ def test_a_log_of_the_broker_holds_whole_messages(tmp_path: Path, live: tuple[ob
         time_s, verdict = START_S + 60 * n, "BRIDGE" if n % 5 == 0 else "OK"
         spi = flat(time_s + 5, serial=f"00{n}", h=120 + n % 7, panel=f"P{n // 2}").decode()
         rows += [
-            (time_s, f"{LINE}/printer/viscosity", 200_000 + n),
+            (time_s + 0.2, f"{LINE}/printer/viscosity", umh(time_s, 200_000 + n).decode()),
             (time_s, f"{LINE}/air", 77.0),
             (time_s + 5.2, f"{LINE}/spi", spi),
             (time_s + 30.2, f"{LINE}/aoi", flat(time_s + 30, serial=f"00{n}", verdict=verdict).decode()),
@@ -274,6 +274,44 @@ def test_samples_of_a_running_plant_stay_as_they_are(tmp_path: Path) -> None:
     assert outcome.added == 20
     after = stored(tmp_path)
     assert set(map(tuple, before[2])) <= set(map(tuple, after[2]))
+
+
+def test_classic_umh_and_nested_keys(tmp_path: Path) -> None:
+    """Messages with more than one tag: field by field, or whole out of a log."""
+    viscosity = {"feature": "viscosity", "field": "paste.viscosity", "unit": "Pa.s"}
+    sources = [
+        {
+            "topic": "a/{line}/tags",
+            "form": "umh",
+            "features": [viscosity, {"feature": "temperature", "field": "air", "unit": "degC"}],
+        },
+        {
+            "topic": "a/{line}/spi",
+            "form": "flat",
+            "key": "board",
+            "features": [{"feature": "height", "field": "h", "unit": "um"}],
+        },
+    ]
+    signal_map = type(solder_map()).model_validate({"instance": "a/{line}", "sources": sources})
+    by_field = [
+        (START_S, "a/1/tags/paste.viscosity", 200),
+        (START_S, "a/1/tags/air", 25),
+        (START_S, "a/1/spi/board", "B1"),
+        (START_S, "a/1/spi/h", 120),
+    ]
+    log = [
+        (START_S, "a/1/tags", f'{{"timestamp_ms": {START_S * 1000:.0f}, "paste": {{"viscosity": 200}}, "air": 25}}'),
+        (START_S, "a/1/spi", f'{{"timestamp": {START_S * 1000:.0f}, "board": "B1", "h": 120}}'),
+    ]
+    for name, rows in (("fields", by_field), ("log", log)):
+        folder = tmp_path / name
+        folder.mkdir()
+        outcome = fill(folder, write(tmp_path / f"{name}.csv", LONG, rows), signal_map=signal_map)
+        assert (outcome.made, dict(outcome.problems)) == (1, {})
+        with sqlite3.connect(folder / "samples.sqlite") as db:
+            (blob,) = db.execute("SELECT features FROM samples").fetchone()
+        db.close()
+        assert memoryview(blob).cast("f").tolist() == [200, 25, 120]
 
 
 # Files that can't be used ---------------------------------------------------------------------------------------------
