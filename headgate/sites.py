@@ -121,11 +121,11 @@ def similarity_parts(found: Similarity, threshold: float) -> Iterator[Table | st
     if len(names) <= MATRIX_SITES:
         yield _matrix(names, found.pairs)
     yield _pairs(found.pairs)
-    yield f"alike (nearer than {threshold:g}):"
-    for group in found.groups:
-        yield f"  {', '.join(group)}" + ("" if len(group) > 1 else "  (like no other)")
+    lines = [f"alike (nearer than {threshold:g}):"]
+    lines += [f"  {', '.join(group)}" + ("" if len(group) > 1 else "  (like no other)") for group in found.groups]
     if found.unknown:
-        yield f"  unknown: {', '.join(found.unknown)}"
+        lines.append(f"  unknown: {', '.join(found.unknown)}")
+    yield "\n".join(lines)
     yield MEANING
 
 
