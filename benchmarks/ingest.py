@@ -36,6 +36,8 @@ from uns_topics.sparkplug import DataType, MessageType, Metric, Payload, Sparkpl
 FLOOD = 10_000
 WARM = 1_000
 WINDOW = 500
+KEPT = 10_000
+"""Messages that the watching side keeps."""
 START_MS = 1_700_000_000_000
 TAGS, RATE, SECONDS = 500, 10, 20
 VOLUME = {"feature": "volume", "unit": "%"}
@@ -207,6 +209,8 @@ async def measure(
             def on_message(message: Message, event: str = event) -> None:
                 if message.topic == event:
                     flood.came_back()
+                if len(made.messages) > KEPT:
+                    made.messages.clear()
 
             made.listener = on_message
             pid, topic = await start(made, dialect, participant, contract)
