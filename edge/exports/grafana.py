@@ -12,7 +12,7 @@ from edge.exports.published import Published
 from edge.exports.telegraf import EDGE_MEASUREMENT, MEASUREMENT
 from edge.leaves import LeafSpec, ValueKind
 
-SCHEMA_VERSION = 39
+SCHEMA_VERSION = 38
 SOURCE = {"type": "influxdb", "uid": "${datasource}"}
 QUALITIES = ((0, 191, "not good", "red"), (192, 255, "good", "green"), (256, 511, "uncertain", "yellow"))
 _WIDTH = 24

@@ -40,8 +40,11 @@ def flow(published: Published, broker: BrokerConfig) -> list[dict[str, Any]]:
     alive = _mqtt_in(published, id_of("in alive"), published.alive, "alive")
     nodes.append({**alive, "x": 200, "y": _ROW * (len(published.instances) + 1), "wires": [[id_of("alive")]]})
     nodes += [
-        _function(published, read, "leaf and value", _read(published), 640, _ROW, [[said, id_of("watch")]]),
+        _function(published, read, "leaf and value", _read(published), 640, _ROW, [[said, id_of("changes")]]),
         _function(published, id_of("alive"), "true or false", _READ_ALIVE, 640, 2 * _ROW, [[said]]),
+        {"id": id_of("changes"), "type": "rbe", "z": tab, "name": "changes", "func": "rbe", "gap": "", "start": "",
+         "inout": "out", "septopics": True, "property": "payload", "topi": "topic", "x": 640, "y": 3 * _ROW,
+         "wires": [[id_of("watch")]]},
         {"id": id_of("watch"), "type": "switch", "z": tab, "name": "what people must see", "property": "leaf",
          "propertyType": "msg", "rules": [{"t": "eq", "v": name, "vt": "str"} for name in ("alarm", "quality")],
          "checkall": "false", "repair": False, "outputs": 2, "x": 860, "y": 2 * _ROW,

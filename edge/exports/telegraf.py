@@ -38,7 +38,7 @@ def telegraf(published: Published, broker: BrokerConfig) -> str:
     Args: broker: the plant's broker, which the edge publishes to.
     """
     blocks = [
-        f"# Inference of {published.participant} in {published.federation}, for Telegraf 1.21 or newer.",
+        f"# Inference of {published.participant} in {published.federation}, for Telegraf 1.24 or newer.",
         "# Add an output of your own; Grafana's export reads what this writes.",
     ]
     for kind in ValueKind:

@@ -61,7 +61,7 @@ def test_mqttjs_and_node_red_see_what_the_edges_say(tmp_path: Path, base_model: 
                 await js.subscribe("acme/+/smt/+/_inference/#")
                 f.plants["berlin"] = js  # type: ignore[assignment] - it publishes, which is all that is asked of it
                 for plant, profile in PLANTS.items():
-                    await f.start_edge(plant, inference={"profile": profile.value})
+                    await f.start_edge(plant, inference={"profile": profile.value, **DECIDES})
                 for plant in PLANTS:
                     await f.listening(plant)
                     await f.publish_boards(plant, 120)
@@ -93,7 +93,9 @@ def alive(plant: str) -> str:
     return f"{root(plant)}/_edge/{plant}/alive"
 
 
-LEAVES = ("quality", "model_version", "variant", "score")
+DECIDES = {"alarm": {"rule": "above", "value": 0.5}, "probation": {"rows": 1, "positives": 0}}
+"""The site's rule, without waiting for more labels than a test has."""
+LEAVES = ("quality", "model_version", "variant", "threshold", "alarm", "score")
 
 
 def has_all(seen: dict[str, dict[str, Any]]) -> bool:
@@ -126,6 +128,8 @@ def same(seen: dict[str, dict[str, Any]], js: JsClient) -> bool:
         assert (message["leaf"], message["instance"]) == ("score", instance(plant))
         assert isinstance(seen[f"{root(plant)}/variant"]["payload"], str)
         assert isinstance(seen[f"{root(plant)}/quality"]["payload"], int)
+        assert isinstance(seen[f"{root(plant)}/alarm"]["payload"], bool)
+        assert seen[f"{root(plant)}/threshold"]["payload"] == 0.5
         expected = None if profile is Profile.SCALAR else 1_700_000_000_000 + 120 * 30_000
         if message.get("timestamp") != expected:
             return False

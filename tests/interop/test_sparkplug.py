@@ -86,6 +86,7 @@ def test_a_javascript_node_feeds_an_edge_and_a_javascript_host_reads_it(tmp_path
                 assert f.view.current is not None
                 version = f.view.current.version
                 await f.until(lambda: f.serves("berlin", version), f"berlin serves version {version}")
+                await host.until(lambda: times(host), "the value of the newest board so far, in a birth")
                 at_ms = start_ms + 151 * 30_000
                 await node.board(150, at_ms)
                 await f.until(lambda: f.scores("berlin", version)[-1:] and is_of(f, "B150"), "an inference for B150")

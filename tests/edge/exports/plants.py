@@ -22,6 +22,8 @@ ENGINES = {
     "sample": {"kind": "window", "period_s": 1, "length": 3}, "metric": "rmse",
 }  # fmt: skip
 INSTANCES = ("acme/Werk Köln.2/smt/line1", "acme/Werk Köln.2/smt/line 2")
+RULE = {"rule": "cost", "miss": 10, "false_alarm": 1}
+"""A site's rule: with it there are the leaves `threshold` and `alarm`."""
 SIGNAL_MAP = {
     "instance": "acme/Werk Köln.2/smt/{line}",
     "sources": [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -12,8 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from edge.exports.grafana import dashboard
 from edge.exports.published import Published
-from edge.leaves import leaf_specs
-from tests.edge.exports.plants import BOARDS, ENGINES, published
+from tests.edge.exports.plants import BOARDS, ENGINES, RULE, published
 from tests.edge.exports.test_telegraf import parsed
 
 
@@ -109,7 +107,7 @@ def test_every_leaf_has_its_place() -> None:
         "score": ["score"], "quality": ["quality"], "model_version": ["model_version"], "variant": ["variant"],
         "alive": ["alive"],
     }  # fmt: skip
-    ruled = replace(published(), specs=leaf_specs("score", alarms=True))
+    ruled = published(alarm=RULE)
     assert shown(made(ruled))["score"] == ["threshold", "score"]
     assert shown(made(ruled))["alarm"] == ["alarm"]
 
@@ -130,7 +128,7 @@ def test_panels_ask_for_what_telegraf_writes(contract: dict[str, Any]) -> None:
 
 
 def test_panels_do_not_overlap_and_ids_and_letters_are_unique() -> None:
-    panels = made(replace(published(), specs=leaf_specs("score", alarms=True))).panels
+    panels = made(published(alarm=RULE)).panels
     assert len({panel.id for panel in panels}) == len(panels)
     bottom = 0
     for panel in panels:

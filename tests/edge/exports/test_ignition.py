@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Annotated, Literal
 
 import pytest
@@ -11,9 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from edge.exports.ignition import namespaces, replaced, tag_import
 from edge.exports.published import Published
-from edge.leaves import leaf_specs
 from edge.outputs import Outputs, Prediction, Profile
-from tests.edge.exports.plants import BOARDS, ENGINES, INSTANCES, published
+from tests.edge.exports.plants import BOARDS, ENGINES, INSTANCES, RULE, published
 from uns_topics.presence import Variant
 
 
@@ -119,8 +117,7 @@ def test_units_bounds_and_alarms() -> None:
 
 
 def test_the_decision_is_what_the_plant_alarms_on() -> None:
-    what = with_alarm()
-    alarms = {path: tag.alarms for path, tag in tags_of(what).items() if tag.alarms}
+    alarms = {path: tag.alarms for path, tag in tags_of(published(alarm=RULE)).items() if tag.alarms}
     assert sorted(path.rpartition("/")[2] for path in alarms) == ["alarm", "alarm", "berlin alive"]
     (alarm,) = alarms["solder-defect/acme/Werk Köln_2/smt/line1/alarm"]
     assert (alarm.name, alarm.setpointA, alarm.displayPath) == ("Solder defects", 1, INSTANCES[0])
@@ -132,8 +129,3 @@ def test_what_the_module_must_be_told() -> None:
     assert asked["String"] == (published().alive,)
     assert len(asked["JSON"]) == len(INSTANCES) * len(published().specs)
     assert set(namespaces(published(profile="scalar"))) == {"String"}
-
-
-def with_alarm() -> Published:
-    """The same with a rule of the site."""
-    return replace(published(), specs=leaf_specs("score", alarms=True))

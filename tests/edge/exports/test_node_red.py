@@ -12,7 +12,7 @@ from edge.outputs import Profile
 from tests.edge.exports.plants import INSTANCES, broker, published
 from uns_topics.filters import matches
 
-OWN_NODES = {"tab", "mqtt-broker", "tls-config", "mqtt in", "function", "switch", "debug", "link out"}
+OWN_NODES = {"tab", "mqtt-broker", "tls-config", "mqtt in", "function", "rbe", "switch", "debug", "link out"}
 
 
 def nodes_of(what: Any, **settings: Any) -> dict[str, dict[str, Any]]:
