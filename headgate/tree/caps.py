@@ -122,27 +122,44 @@ def narrow(tree: Tree, filters: Sequence[str], limits: Limits, now: float) -> Na
     """
     loads = _loads(tree.root, now)
     kept = [_Part(tree.root, loads[tree.root])]
-    left_out: list[LeftOut] = []
+    gone: dict[tuple[str, ...], LeftOut] = {}
     while kept:
         total = sum((part.load for part in kept), Load())
-        if left_out and total.share(limits) <= TARGET:
+        if gone and total.share(limits) <= TARGET:
             break
-        heaviest = max(kept, key=lambda part: (part.load.share(limits), part.node.path()))
+        # Of equal ones one out of the largest crowd: a branch of few topics doesn't suffer from one of thousands.
+        heaviest = max(kept, key=lambda part: (part.load.share(limits), _crowd(part.node), part.node.path()))
         kept.remove(heaviest)
         node = heaviest.node
         parts = [] if heaviest.is_own else _parts(node, loads, now)
         is_small = node.parent is not None and heaviest.load.share(limits) < _WORTH_SPLITTING
         if not parts or (len(parts) > 1 and is_small):
-            left_out.append(LeftOut(node.path(), heaviest.load))
+            _leave_out(heaviest, gone)
             continue
         parts.sort(key=lambda part: (part.load.share(limits), part.key))
         room = MAX_FILTERS - len(kept)
         kept += parts[:room]
         if len(parts) > room or node.unlisted:
-            gone = sum((part.load for part in parts[room:]), Load(node.unlisted))
-            left_out.append(LeftOut(node.path(), gone, frozenset(part.key for part in parts[:room])))
+            lost = sum((part.load for part in parts[room:]), Load(node.unlisted))
+            gone[node.path()] = LeftOut(node.path(), lost, frozenset(part.key for part in parts[:room]))
     wanted = (one for part in kept for given in filters for one in _within(part, given))
-    return Narrowing(_without_covered(wanted), tuple(left_out))
+    return Narrowing(_without_covered(wanted), tuple(gone.values()))
+
+
+def _leave_out(part: _Part, gone: dict[tuple[str, ...], LeftOut]) -> None:
+    """Say that a part goes: with the others of its branch, where some of them have gone already."""
+    path = part.node.path()
+    branch = path if part.is_own else path[:-1]
+    before = gone.get(branch)
+    if before is not None and part.key in before.kept:
+        gone[branch] = LeftOut(branch, before.load + part.load, before.kept - {part.key})
+    else:
+        gone[path] = LeftOut(path, part.load)
+
+
+def _crowd(node: Node) -> int:
+    parent = node.parent
+    return 0 if parent is None else len(parent.children) + parent.unlisted
 
 
 def _parts(node: Node, loads: Mapping[Node, Load], now: float) -> list[_Part]:
