@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from edge.exports.published import Published
+from edge.exports.published import ExportError, Published
 from edge.leaves import LeafSpec, ValueKind
 from edge.outputs import Profile
 
@@ -28,7 +28,15 @@ _NOT_ALLOWED = re.compile(r"[^\w '\-:()]")
 
 
 def tag_import(published: Published) -> dict[str, Any]:
-    """The content of a tag export file, to be imported into a provider or a folder."""
+    """The content of a tag export file, to be imported into a provider or a folder.
+
+    Raises: ExportError: two instances would be one folder, because a tag's name can't hold what tells them apart.
+    """
+    folders: dict[str, str] = {}
+    for instance in published.instances:
+        other = folders.setdefault("/".join(map(tag_name, instance.split("/"))), instance)
+        if other != instance:
+            raise ExportError(f"Ignition's tags can't tell {other!r} and {instance!r} apart: export them one by one")
     root: dict[str, Any] = _folder(published.federation)
     for instance in published.instances:
         folder = root

@@ -17,6 +17,8 @@ from edge.outputs import Profile
 
 MEASUREMENT = "headgate_inference"
 EDGE_MEASUREMENT = "headgate_edge"
+TAGS = ("instance", "leaf", "federation", "participant")
+"""Tags of our own: a captured segment of such a name is in `instance` alone."""
 _SCHEMES = {"mqtt": "tcp", "mqtts": "ssl", "ws": "ws", "wss": "wss"}
 _JSON_TYPES = {
     ValueKind.FLOAT: "float",
@@ -114,7 +116,7 @@ def _json_format(kind: ValueKind, time_key: str, time_format: str) -> list[str]:
 def _topic_parsing(published: Published) -> list[str]:
     """The leaf and the captured segments become tags; the leaf then names the field."""
     segments = published.root(published.pattern.text).split("/")
-    captured = {f"{{{name}}}": name for name in published.pattern.names}
+    captured = {f"{{{name}}}": "_" if name in TAGS else name for name in published.pattern.names}
     topic = [("+" if segment in captured else segment) for segment in segments]
     tags = [captured.get(segment, "_") for segment in segments]
     return [

@@ -52,10 +52,15 @@ def run_export(arguments: argparse.Namespace) -> int:
     """`headgate export TARGET`."""
     from broker_bridge.settings import load
     from edge.config import EdgeConfig
+    from edge.exports.published import ExportError
+    from edge.store import StoreError
 
     config = load(EdgeConfig, arguments.config)
-    published = _published(config, arguments.instance)
-    text = _text(arguments.target, published, config)
+    try:
+        published = _published(config, arguments.instance)
+        text = _text(arguments.target, published, config)
+    except (ExportError, StoreError) as error:
+        raise CommandError(str(error), Exit.USAGE) from None
     if arguments.out is None:
         print(text, end="")
     else:
@@ -70,11 +75,10 @@ def run_export(arguments: argparse.Namespace) -> int:
 
 def _published(config: EdgeConfig, named: list[str]) -> Published:
     from broker_bridge.settings import read_yaml, validate
-    from edge.exports.published import ExportError, describe
+    from edge.exports.published import describe
     from edge.known_contract import peeked_contract
     from edge.known_instances import known_instances
     from edge.signal_map import SignalMap
-    from edge.store import StoreError
     from uns_topics.filters import TopicPattern
 
     contract = peeked_contract(config)
@@ -85,12 +89,9 @@ def _published(config: EdgeConfig, named: list[str]) -> Published:
         )
     signal_map = validate(SignalMap, read_yaml(config.signal_map), str(config.signal_map))
     pattern = TopicPattern(signal_map.instance)
-    try:
-        # What an earlier signal map made is no instance any more.
-        known = [p for p in known_instances(config.data_dir / "samples.sqlite") if pattern.match(p) is not None]
-        return describe(config, contract, signal_map, named or known)
-    except (ExportError, StoreError) as error:
-        raise CommandError(str(error), Exit.USAGE) from None
+    # What an earlier signal map made is no instance any more.
+    known = [p for p in known_instances(config.data_dir / "samples.sqlite") if pattern.match(p) is not None]
+    return describe(config, contract, signal_map, named or known)
 
 
 def _text(target: str, published: Published, config: EdgeConfig) -> str:

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from edge.exports.ignition import namespaces, replaced, tag_import
-from edge.exports.published import Published
+from edge.exports.published import ExportError, Published
 from edge.outputs import Outputs, Prediction, Profile
 from tests.edge.exports.plants import BOARDS, ENGINES, INSTANCES, RULE, published
 from uns_topics.presence import Variant
@@ -129,3 +129,9 @@ def test_what_the_module_must_be_told() -> None:
     assert asked["String"] == (published().alive,)
     assert len(asked["JSON"]) == len(INSTANCES) * len(published().specs)
     assert set(namespaces(published(profile="scalar"))) == {"String"}
+
+
+def test_instances_that_tags_cannot_tell_apart_are_refused() -> None:
+    root = "acme/Werk Köln.2/smt"
+    with pytest.raises(ExportError, match=r"can't tell .*smt/a&b' and .*smt/a.b' apart"):
+        tag_import(published(instances=(f"{root}/a.b", f"{root}/a&b")))

@@ -6,6 +6,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +16,7 @@ from edge.exports.published import Published
 from edge.exports.telegraf import telegraf
 from edge.outputs import Outputs, Prediction, Profile
 from tests.edge.exports.plants import INSTANCES, broker, published
-from uns_topics.filters import matches
+from uns_topics.filters import TopicPattern, matches
 from uns_topics.presence import Variant
 
 OPTIONS = {
@@ -122,3 +123,10 @@ def test_no_credentials_are_written_but_their_places(tmp_path: Any) -> None:
 )
 def test_the_brokers_address_in_telegrafs_words(url: str, server: str) -> None:
     assert {block["servers"][0] for block in parsed(published(), url=url)["inputs"]["mqtt_consumer"]} == {server}
+
+
+def test_a_capture_never_takes_the_place_of_our_own_tags() -> None:
+    what = replace(published(), pattern=TopicPattern("acme/Werk Köln.2/{leaf}/{instance}"))
+    for block in parsed(what)["inputs"]["mqtt_consumer"]:
+        for rule in block.get("topic_parsing", ()):
+            assert rule["tags"] == "_/_/_/_/_/_/leaf"
