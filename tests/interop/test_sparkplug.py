@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ import pytest
 from tests.aio import run
 from tests.e2e.federation import FEDERATION, Federation, federation
 from tests.interop.js_client import JsClient, js_client
+from tests.interop.programs import HERE, node_module, program
 from tests.servers import Server, mosquitto
+from uns_topics.sparkplug import DataType, Metric, Payload, encode_payload
 
 pytestmark = [pytest.mark.broker, pytest.mark.e2e, pytest.mark.timeout(150)]
 INSTANCE = "acme/berlin/smt/line1"
@@ -64,6 +68,16 @@ def said(host: JsClient, kind: str) -> list[dict[str, Any]]:
 
 def metrics_of(payload: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {metric["name"]: metric for metric in payload["metrics"]}
+
+
+def test_data_by_alias_alone_is_null_to_a_javascript_reader() -> None:
+    """Why `strict_alias` is off by default: without a datatype this library reads no value."""
+    node_module("sparkplug-payload")
+    by_alias, by_name = Metric(None, 3, 1000, None, 0.25), Metric("score", None, 1000, DataType.DOUBLE, 0.5)
+    raw = base64.b64encode(encode_payload(Payload(1000, (by_alias, by_name), 1))).decode()
+    command = [program("node"), str(HERE / "js" / "decode.js"), raw]
+    decoded = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)
+    assert [metric["value"] for metric in decoded["metrics"]] == [None, 0.5]
 
 
 def test_a_javascript_node_feeds_an_edge_and_a_javascript_host_reads_it(tmp_path: Path, base_model: Path) -> None:
