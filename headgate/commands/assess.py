@@ -42,10 +42,11 @@ def register(subparsers: Subparsers) -> None:
         "Listen to a plant and say whether its data are ready: coverage, units, gaps, clocks, labels. Read-only.",
         (
             "headgate assess --config edge.yaml --minutes 10 --html report.html",
-            "headgate assess --config edge.yaml --data heard.jsonl --json",
+            "headgate assess --suggest --contract contract.yaml --broker mqtt://127.0.0.1 'acme/#' > signal-map.yaml",
         ),
         run_assess,
     )
+    parser.add_argument("filter", nargs="*", default=[], help="--suggest: MQTT topic filters to look at (default: #)")
     parser.add_argument("--config", type=Path, metavar="FILE", help="the edge's configuration")
     parser.add_argument("--contract", type=Path, metavar="FILE", help="default: the edge's, else the federation's plan")
     parser.add_argument("--data", type=Path, metavar="FILE", help="read a recording instead of a broker")
@@ -58,6 +59,11 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--no-training", action="store_true", help="don't take the time of a training step")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the report as one page, too")
+    parser.add_argument("--suggest", action="store_true", help="propose a signal map from the topics, as YAML")
+    parser.add_argument("--broker", metavar="URL", help="--suggest without --config: the plant's broker")
+    parser.add_argument("--username")
+    parser.add_argument("--password-file", metavar="FILE")
+    parser.add_argument("--ca-file", metavar="FILE")
 
 
 def _positive(text: str) -> float:
@@ -72,8 +78,14 @@ def _positive(text: str) -> float:
 
 def run_assess(arguments: argparse.Namespace) -> int:
     """`headgate assess`. Returns: 0 ready, 6 with findings."""
+    if arguments.suggest:
+        from headgate.commands.assess_suggest import run_suggest
+
+        return run_suggest(arguments)
     if arguments.config is None:
-        raise CommandError("name the edge's configuration: --config edge.yaml", Exit.USAGE)
+        raise CommandError("name the edge's configuration: --config edge.yaml (or propose one: --suggest)", Exit.USAGE)
+    if arguments.broker is not None or arguments.filter:
+        raise CommandError("--broker and filters are for --suggest; an assessment goes by --config", Exit.USAGE)
     from edge.config import EdgeConfig
 
     config = load(EdgeConfig, arguments.config)

@@ -19,10 +19,13 @@ import yaml
 from broker_bridge.config import BrokerConfig
 from broker_bridge.paho_session import PahoConnector
 from broker_bridge.session import Message
+from edge.binding import bind
+from edge.signal_map import SignalMap
 from headgate.exits import Exit
 from tests.aio import run
 from tests.edge.assess.plant import ALL_FAULTS, CONTRACT, LINE, SIGNAL_MAP, Faults, messages
 from tests.servers import Server, mosquitto
+from uns_topics.contract import Contract
 
 pytestmark = [pytest.mark.broker, pytest.mark.e2e, pytest.mark.timeout(120)]
 
@@ -181,3 +184,28 @@ def test_a_plant_that_is_away_ends_with_a_sentence(tmp_path: Path, broker: Serve
         assert (code, out) == (Exit.BROKER, "")
 
     run(main(), 60)
+
+
+def test_it_proposes_a_map_from_a_broker_and_publishes_nothing(tmp_path: Path, broker: Server) -> None:
+    async def main() -> None:
+        heard: Counter[str] = Counter()
+
+        def listen(message: Message) -> None:
+            heard[message.topic] += 1
+
+        configured(tmp_path, broker)
+        connector = PahoConnector(BrokerConfig(url=broker.url))
+        async with connector.connect("listener", on_message=listen) as session:
+            await session.subscribe("#")
+            async with plant(broker, Faults()) as said:
+                code, out = await assess(
+                    *("--suggest", "--broker", broker.url, "--contract", str(tmp_path / "contract.yaml")),
+                    *("--seconds", "60", "--max-messages", "400", "acme/#"),
+                )
+                assert set(heard) <= set(said)
+                assert all(heard[topic] <= said[topic] for topic in heard)
+        assert code == Exit.OK
+        bound = bind(SignalMap.model_validate(yaml.safe_load(out)), Contract.model_validate(CONTRACT))
+        assert bound.is_labelled
+
+    run(main(), 110)

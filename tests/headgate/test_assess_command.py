@@ -147,3 +147,51 @@ def test_a_map_that_does_not_fit_is_told_with_its_place(config: Path, capsys: py
     (config.parent / "map.yaml").write_text(yaml.safe_dump(broken), "utf-8")
     assert assess(config, "good.jsonl") == Exit.USAGE
     assert "nothing feeds the required feature 'ambient_temperature'" in capsys.readouterr().err
+
+
+# Proposing a signal map -----------------------------------------------------------------------------------------------
+
+
+def test_a_proposed_map_is_what_an_edge_starts_with(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recording, contract = str(config.parent / "good.jsonl"), str(config.parent / "contract.yaml")
+    assert main(["assess", "--suggest", "--contract", contract, "--data", recording, "acme/#"]) == Exit.OK
+    (config.parent / "map.yaml").write_text(capsys.readouterr().out, "utf-8")
+    assert assess(config, "good.jsonl", "--no-training") == Exit.OK
+    assert "ready: nothing was found" in capsys.readouterr().out
+
+
+def test_a_proposal_that_lacks_something_is_a_finding(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record(config.parent / "some.jsonl", [m for m in messages(100) if not m.topic.endswith("force")])
+    command = ["assess", "--suggest", "--config", str(config), "--data", str(config.parent / "some.jsonl")]
+    assert main(command) == Exit.FINDINGS
+    said = capsys.readouterr()
+    assert "# squeegee_force (N): NO TAG LOOKS LIKE IT" in said.out
+    assert "still to do: sources: nothing feeds the required feature 'squeegee_force'" in said.err
+    assert main([*command, "nothing/here"]) == Exit.FINDINGS
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "no tag looked like a feature" in said.err
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "sentence"),
+    [
+        ([], Exit.USAGE, "name the plant's broker"),
+        (["--broker", "http://here"], Exit.USAGE, "is no broker URL"),
+        (["--broker", "mqtt://here", "--config", "EDGE"], Exit.USAGE, "name a broker each"),
+        (["--broker", "mqtt://here", "a/#/b"], Exit.USAGE, "topic filter 'a/#/b'"),
+        (["--broker", "mqtt://here", "--json"], Exit.USAGE, "prints YAML"),
+        (["--data", "EDGE"], Exit.NOT_FOUND, "no contract is known"),
+    ],
+)
+def test_a_proposal_that_cannot_be_made(
+    config: Path, more: list[str], code: Exit, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = {"EDGE": str(config)}
+    assert main(["assess", "--suggest", *(named.get(word, word) for word in more)]) == code
+    assert sentence in capsys.readouterr().err
+
+
+def test_filters_are_for_proposals(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["assess", "--config", str(config), "acme/#"]) == Exit.USAGE
+    assert "for --suggest" in capsys.readouterr().err
