@@ -24,8 +24,8 @@ from aggregator.state import Phase, Rules, State, VersionRef
 from aggregator.store import MANIFEST, STRATEGY_STATE, Entry, Store
 from aggregator.strategies import make_strategy
 from aggregator.strategies.base import CONTROL, Strategy
-from aggregator.templates import TemplateFiles
-from aggregator.vectors import VectorFiles
+from aggregator.templates import TEMPLATES, TemplateFiles
+from aggregator.vectors import VECTORS, VectorFiles
 from uns_topics.meaning import changes
 from uns_topics.plan import Plan
 from uns_topics.template import ModelFile, Template, TemplateError, read_model_file
@@ -74,8 +74,8 @@ def found(
     """
     path = from_model or config.model
     model = _read(path)
-    templates = TemplateFiles(config.data_dir / "templates")
-    vectors = VectorFiles(config.data_dir / "vectors")
+    templates = TemplateFiles(config.data_dir / TEMPLATES)
+    vectors = VectorFiles(config.data_dir / VECTORS)
     state = store.load()
     known = meaning_in(store, state.rules.generation) if state is not None else None
     kept = templates.read(known["template"]) if known is not None else None

@@ -12,8 +12,8 @@ from aggregator.performer import Workshop, make_version
 from aggregator.registry import Registry
 from aggregator.store import STRATEGY_STATE, Store, StoreError, sqlite_url
 from aggregator.strategies import carries_control, make_strategy
-from aggregator.templates import TemplateFiles
-from aggregator.vectors import VectorError, VectorFiles
+from aggregator.templates import TEMPLATES, TemplateFiles
+from aggregator.vectors import VECTORS, VectorError, VectorFiles
 from uns_topics.plan import Strategy
 from uns_topics.steps import StepError, read_header
 from uns_topics.template import Lineage, read_model_file
@@ -64,7 +64,7 @@ def replay(config: AggregatorConfig, version: int) -> Replayed:
             raise ReplayError(f"version {lineage.parent}, which it was made from, is not in the store")
         step = store.step(version)
         meaning = meaning_in(store, store.generation(version) or 0)
-        templates = TemplateFiles(config.data_dir / "templates")
+        templates = TemplateFiles(config.data_dir / TEMPLATES)
         template, strategy = model.template, config.strategy
         encodings: tuple[str, ...] = config.encodings
         if meaning is not None:  # it may be of an earlier generation than the configuration
@@ -72,7 +72,7 @@ def replay(config: AggregatorConfig, version: int) -> Replayed:
             strategy = Strategy.model_validate(meaning["strategy"])
         workshop = Workshop(
             store,
-            Registry(template, 0, VectorFiles(config.data_dir / "vectors"), lambda *_: (math.nan,)),
+            Registry(template, 0, VectorFiles(config.data_dir / VECTORS), lambda *_: (math.nan,)),
             make_strategy(strategy),
             encodings,
             config.data_dir,

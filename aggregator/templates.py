@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from broker_bridge.durable import write_whole
 from uns_topics.template import Template, TemplateError, read_template
+
+TEMPLATES = "templates"
+"""Their folder in an aggregator's data directory."""
 
 
 class TemplateFiles:
@@ -16,21 +19,10 @@ class TemplateFiles:
         folder.mkdir(parents=True, exist_ok=True)
 
     def keep(self, template: Template) -> None:
-        """Keep a skeleton durably: temporary name, fsync, rename, fsync of the folder."""
+        """Keep a skeleton durably."""
         target = self._path(template.sha256)
-        if target.exists():
-            return
-        temporary = target.with_suffix(".part")
-        with temporary.open("wb") as file:
-            file.write(template.skeleton)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        if not target.exists():
+            write_whole(target, template.skeleton)
 
     def read(self, sha256: str) -> Template:
         """A skeleton that was kept. Raises: TemplateError: missing, or not what its name says."""

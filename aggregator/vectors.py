@@ -9,7 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from broker_bridge.durable import write_whole
 from uns_topics.tensors import Vector, vector_bytes, vector_from_bytes, vector_sha256
+
+VECTORS = "vectors"
+"""Their folder in an aggregator's data directory."""
 
 
 class VectorError(Exception):
@@ -32,20 +36,9 @@ class VectorFiles:
         return self._folder / f"{version}-{sha256[:16]}.f32"
 
     def write(self, version: int, vector: Vector) -> str:
-        """Write durably: temporary name, fsync, rename, fsync of the folder. Returns: its SHA-256."""
+        """Write durably. Returns: its SHA-256."""
         sha256 = vector_sha256(vector)
-        target = self.path(version, sha256)
-        temporary = target.with_suffix(".part")
-        with temporary.open("wb") as file:
-            file.write(vector_bytes(vector))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_whole(self.path(version, sha256), vector_bytes(vector))
         return sha256
 
     def read(self, version: int, sha256: str, size: int) -> Vector:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from broker_bridge.durable import write_whole
 from edge.calibration import neutral
 from edge.dataset import Dataset
 from edge.decision import Decision, RateChange, decide
@@ -172,7 +173,7 @@ class Decisions:
 
     def _write(self, path: Path, content: dict[str, object]) -> None:
         try:
-            _replace(path, content)
+            write_whole(path, json.dumps(content).encode())
         except OSError as error:
             log.error("%s can't be written: %s", path, error.strerror)  # noqa: TRY400 - a sentence for people
 
@@ -217,14 +218,8 @@ def release(folder: Path) -> dict[str, object]:
         raise NothingHeld(f"{folder}: no swap is held") from None
     except (ValueError, KeyError, TypeError):
         raise NothingHeld(f"{folder / HELD_FILE} can't be read; the edge writes it anew when it starts") from None
-    _replace(folder / RELEASED_FILE, {name: record[name] for name in ("version", "variant")})
+    write_whole(folder / RELEASED_FILE, json.dumps({name: record[name] for name in ("version", "variant")}).encode())
     return record
-
-
-def _replace(path: Path, content: dict[str, object]) -> None:
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_text(json.dumps(content))
-    temporary.replace(path)
 
 
 def _name(served: Served) -> dict[str, object]:

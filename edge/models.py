@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from broker_bridge.durable import write_whole
 from uns_topics.golden import agrees, golden_outputs_of, open_session
 from uns_topics.presence import Variant
 from uns_topics.rounds import VersionManifest
@@ -136,7 +136,7 @@ class ModelStore:
 
     def save_template(self, template: Template) -> None:
         """Keep a skeleton that was checked."""
-        _write(self._folder / f"skeleton-{template.sha256}.onnx", template.skeleton)
+        write_whole(self._folder / f"skeleton-{template.sha256}.onnx", template.skeleton)
 
     def save(
         self,
@@ -148,10 +148,10 @@ class ModelStore:
     ) -> None:
         """Keep a verified version; forget others than it, `keep` and what served last. Raises: OSError."""
         if control is not None:
-            _write(self._folder / f"{manifest.version}.control", vector_bytes(control))
-        _write(self._folder / f"{manifest.version}.f32", vector_bytes(vector))
+            write_whole(self._folder / f"{manifest.version}.control", vector_bytes(control))
+        write_whole(self._folder / f"{manifest.version}.f32", vector_bytes(vector))
         record = {"template": template_sha256, "manifest": manifest.model_dump(mode="json")}
-        _write(self._folder / f"{manifest.version}.json", json.dumps(record).encode())
+        write_whole(self._folder / f"{manifest.version}.json", json.dumps(record).encode())
         kept = keep | {manifest.version, *self.served()}
         for path in self._folder.iterdir():  # also what a full disk left half written
             number = path.name.partition(".")[0]
@@ -189,19 +189,19 @@ class ModelStore:
         if not (self._folder / f"{version}.json").exists():
             return
         before = [known for known in self.served() if known != version]
-        _write(self._folder / _SERVED, json.dumps([version, *before][:KEPT_SERVED]).encode())
+        write_whole(self._folder / _SERVED, json.dumps([version, *before][:KEPT_SERVED]).encode())
 
     def save_own(self, own: OwnModel) -> None:
         """Keep a model of this plant's own that serves. Raises: OSError."""
         raw = vector_bytes(own.vector)
-        _write(self._folder / "own.f32", raw)
+        write_whole(self._folder / "own.f32", raw)
         record = {
             "variant": own.variant.value,
             "version": own.version,
             "template": own.template_sha256,
             "sha256": hashlib.sha256(raw).hexdigest(),
         }
-        _write(self._folder / _OWN, json.dumps(record).encode())
+        write_whole(self._folder / _OWN, json.dumps(record).encode())
 
     def drop_own(self) -> None:
         """None of this plant's own serves any more. Raises: OSError."""
@@ -233,21 +233,3 @@ class ModelStore:
         except (OSError, ValueError):
             return []
         return [version for version in found if isinstance(version, int)] if isinstance(found, list) else []
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".new")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -22,6 +22,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from broker_bridge.bridge.contents import Contents, ContentsError
+from broker_bridge.durable import sync_folder
 from uns_topics.envelope import PayloadError
 from uns_topics.model import Sha256, Value
 from uns_topics.transfers import decode_chunk, encode_chunk
@@ -220,7 +221,7 @@ class Ledger:
         is_new = not path.exists()
         self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         if is_new:
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         size = os.fstat(self._file).st_size
         if size and os.pread(self._file, 1, size - 1) != b"\n":
             self._append(b"\n")  # the torn line stays, apart from the next one
@@ -233,7 +234,7 @@ class Ledger:
         for file in old:
             file.unlink()
         if old:
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         self._contents.drop_before(first)
 
     def _close_file(self) -> None:
@@ -347,14 +348,6 @@ def _last_number(files: Iterable[Path]) -> int:
         if numbers:
             return max(numbers)
     return 0
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _reason(error: Exception) -> str:

@@ -148,14 +148,14 @@ def test_a_version_that_a_full_disk_kept_out_takes_no_good_one_s_place(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("edge.models.os.fsync", full)
+        patched.setattr("broker_bridge.durable.os.fsync", full)
         for version in (2, 3):
             with pytest.raises(OSError, match="No space"):
                 store.save(manifest_of(version), vector_of(version), TEMPLATE.sha256, frozenset({version}))
             store.mark_served(version)
     assert store.served() == [1]
     assert store.load(1)[0].version == 1
-    assert not list(tmp_path.glob("*.new"))
+    assert not list(tmp_path.glob("*.part"))
     (tmp_path / "2.control").write_bytes(b"left half written")
     store.save(manifest_of(4), vector_of(4), TEMPLATE.sha256, frozenset())
     assert {path.name.partition(".")[0] for path in tmp_path.iterdir() if path.name[0].isdecimal()} == {"1", "4"}

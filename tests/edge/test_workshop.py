@@ -212,7 +212,7 @@ def test_a_full_disk_keeps_no_model_and_serves_it_all_the_same(
             def full(*_: object) -> None:
                 raise OSError(28, "No space left on device")
 
-            monkeypatch.setattr("edge.models._write", full)
+            monkeypatch.setattr("edge.models.write_whole", full)
             await take(made, 1)
             await made.mark_served(manifest_of(1))
             assert made.model(manifest_of(1)).template.sha256 == TEMPLATE.sha256
