@@ -111,6 +111,10 @@ class Store:
                 self.put("schema", tables.SCHEMA_VERSION)
         except SQLAlchemyError as error:
             raise StoreError(f"the store can't be opened: {str(error).splitlines()[0]}") from None
+        except ModuleNotFoundError as error:
+            raise StoreError(
+                f"the database needs {error.name}, which is not installed: pip install 'headgate[postgres]'"
+            ) from None
         if found is not None and found != tables.SCHEMA_VERSION:
             self.close()
             raise StoreError(

@@ -161,6 +161,30 @@ def mosquitto_on(config: str, port: int) -> Iterator[Server]:
 
 
 @contextmanager
+def postgresql() -> Iterator[Server]:
+    """Run PostgreSQL with a user `headgate` without a password; its commits return before they are on disk."""
+    with TemporaryDirectory(prefix="postgresql-") as name:
+        directory, port = Path(name), free_port()
+        user = "postgres" if os.geteuid() == 0 else None  # it refuses to run as root
+        if user is not None:
+            shutil.chown(directory, user)
+        data = directory / "data"
+        initdb = [_postgresql("initdb"), "-D", str(data), "-U", "headgate", "-A", "trust", "--no-sync"]
+        subprocess.run(initdb, check=True, capture_output=True, user=user, cwd=directory)
+        settings = ("listen_addresses=127.0.0.1", f"unix_socket_directories={directory}", "fsync=off")
+        options = [part for setting in settings for part in ("-c", setting)]
+        command = [_postgresql("postgres"), "-D", str(data), "-p", str(port), *options]
+        with _running(command, port, directory, "postgresql+psycopg", user=user, stop=signal.SIGINT) as server:
+            yield server
+
+
+def _postgresql(program: str) -> str:
+    """Debian keeps its programs apart, by version."""
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{program}"))
+    return str(found[-1]) if found else _program(program)
+
+
+@contextmanager
 def amqtt_server(*, port: int | None = None) -> Iterator[Server]:
     """Run the embedded broker in a process of its own."""
     port = port or free_port()
@@ -197,17 +221,26 @@ def make_certificates(directory: Path) -> Certificates:
 
 @contextmanager
 def _running(
-    command: list[str], port: int, directory: Path, scheme: str = "mqtt", host: str = "127.0.0.1"
+    command: list[str],
+    port: int,
+    directory: Path,
+    scheme: str = "mqtt",
+    host: str = "127.0.0.1",
+    *,
+    user: str | None = None,
+    stop: signal.Signals = signal.SIGTERM,
 ) -> Iterator[Server]:
     output = directory / "output"
     with output.open("wb") as stream:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT, user=user, cwd=directory
+        )
     try:
         wait_until_listening(process, host, port, output)
         yield Server(host, port, process, directory, scheme, directory / "log")
     finally:
         with suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(stop)
         try:
             process.wait(5)
         except subprocess.TimeoutExpired:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,8 +27,8 @@ from aggregator.plan import PlanError, build_plan, limits
 from aggregator.reducer import step
 from aggregator.replay import ReplayError, replay
 from aggregator.state import Phase, State, VersionRef
-from aggregator.store import STATISTICS, Entry, PendingEffect, Store, StoreError, sqlite_url
-from aggregator.vectors import DirectoryInUse, DirectoryLock, VectorError, VectorFiles
+from aggregator.store import STATISTICS, Entry, PendingEffect, Store, StoreError
+from tests.aggregator.databases import Databases
 from tests.support.reducer_world import boot_of, make_status
 from tests.support.tiny_template import fake_golden, tiny_contract, tiny_model, tiny_template
 from uns_topics.codes import Code
@@ -38,14 +37,30 @@ from uns_topics.plan import Strategy, Tolerances
 from uns_topics.reports import FeatureCell, Statistics
 from uns_topics.standardisation import Moments
 from uns_topics.steps import take_step
-from uns_topics.tensors import Role, vector_bytes, vector_from_bytes, vector_sha256
+from uns_topics.tensors import Role, vector_from_bytes, vector_sha256
 from uns_topics.transfers import MAX_CHUNKS, make_manifest
 from uns_topics.update import UpdateHeader, decode_update, encode_update, pack_groups
 
 
+class _Here:
+    databases = Databases(None)
+
+
+@pytest.fixture(autouse=True)
+def _each_database(databases: Databases, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test of the store runs in each kind of database."""
+    monkeypatch.setattr(_Here, "databases", databases)
+
+
+def url_of(folder: Path) -> str:
+    """Where a store of this folder lies."""
+    return _Here.databases.url(folder)
+
+
 def make_config(folder: Path, **changes: object) -> AggregatorConfig:
     (folder / "model.onnx").write_bytes(tiny_model())
-    fields = {"federation": "tiny", "model": folder / "model.onnx", "data_dir": folder / "data"}
+    data = folder / "data"
+    fields = {"federation": "tiny", "model": folder / "model.onnx", "data_dir": data, "database": url_of(data)}
     plain = {"encodings": ("f32",), "downlink": None}
     (folder / "data").mkdir(exist_ok=True)
     return AggregatorConfig(**{**fields, **plain, **changes})  # type: ignore[arg-type]
@@ -62,7 +77,7 @@ class Process:
         self, folder: Path, commits: int | None = None, downlink: str | None = None, strategy: str = "fedavg"
     ) -> None:
         self.config = make_config(folder, strategy={"name": strategy}, training={"optimizer": "sgd"})
-        self.store = Store(sqlite_url(self.config.data_dir))
+        self.store = Store(url_of(self.config.data_dir))
         self.base: Foundation = found(self.config, None, self.store, fake_golden, 0.0, None)
         self.state: State = self.base.state
         self.left = commits
@@ -194,7 +209,7 @@ def test_a_kill_between_commit_and_effect_performs_the_effect(tmp_path: Path) ->
         event = StatisticsReceived(participant=name, generation=1, label_counts=(90, 10))
         process.do(event, {STATISTICS: statistics_of(plan.contract.feature_names)})
     process.store.close()
-    store = Store(sqlite_url(process.config.data_dir))
+    store = Store(url_of(process.config.data_dir))
     assert "fill-bootstrap" in [p.effect.kind for p in store.pending()]
     store.close()
     survivor = Process(tmp_path)
@@ -203,7 +218,7 @@ def test_a_kill_between_commit_and_effect_performs_the_effect(tmp_path: Path) ->
 
 
 def test_effects_are_pending_until_they_are_done(tmp_path: Path) -> None:
-    store = Store(sqlite_url(tmp_path))
+    store = Store(url_of(tmp_path))
     state = found(make_config(tmp_path), None, store, fake_golden, 0.0, None).state
     before = store.pending()
     effect = PrepareVersion(version=3)
@@ -212,7 +227,7 @@ def test_effects_are_pending_until_they_are_done(tmp_path: Path) -> None:
     store.commit([], state, [p.id for p in before])
     assert store.pending() == first
     store.close()
-    again = Store(sqlite_url(tmp_path))
+    again = Store(url_of(tmp_path))
     assert again.pending() == first
     assert again.load() == state
     more = again.commit([Entry(LinkChanged(up=True), 1.0, (effect,))], state)
@@ -221,7 +236,7 @@ def test_effects_are_pending_until_they_are_done(tmp_path: Path) -> None:
 
 
 def test_a_transaction_is_whole_or_not_at_all(tmp_path: Path) -> None:
-    store = Store(sqlite_url(tmp_path))
+    store = Store(url_of(tmp_path))
     state = found(make_config(tmp_path), None, store, fake_golden, 0.0, None).state
     events, pending = store.count_events(), store.pending()
     work = Aggregate(round_number=1, version=2, base=1, participants=("a",))
@@ -235,18 +250,18 @@ def test_a_transaction_is_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_a_closed_store_says_so(tmp_path: Path) -> None:
-    store = Store(sqlite_url(tmp_path))
+    store = Store(url_of(tmp_path))
     store.close()
     with pytest.raises(StoreError, match="closed"):
         store.pending()
 
 
 def test_a_store_of_another_schema_is_refused(tmp_path: Path) -> None:
-    store = Store(sqlite_url(tmp_path))
+    store = Store(url_of(tmp_path))
     store.put("schema", 99)
     store.close()
     with pytest.raises(StoreError, match="schema 99"):
-        Store(sqlite_url(tmp_path))
+        Store(url_of(tmp_path))
 
 
 def test_old_updates_are_let_go(tmp_path: Path) -> None:
@@ -288,7 +303,7 @@ def test_as_many_rounds_are_kept_as_the_configuration_says(tmp_path: Path) -> No
 
 def test_a_store_from_before_goes_on(tmp_path: Path) -> None:
     config = make_config(tmp_path)
-    store = Store(sqlite_url(config.data_dir))
+    store = Store(url_of(config.data_dir))
     with store._transaction() as connection:  # as it was when an update's row named the version that it went into
         connection.exec_driver_sql("ALTER TABLE updates ADD COLUMN version INTEGER")
     store.close()
@@ -298,8 +313,10 @@ def test_a_store_from_before_goes_on(tmp_path: Path) -> None:
     process.store.close()
 
 
-def test_every_commit_is_on_disk(tmp_path: Path) -> None:
-    store = Store(sqlite_url(tmp_path))
+def test_every_commit_is_on_disk(tmp_path: Path, databases: Databases) -> None:
+    if not databases.is_sqlite:
+        pytest.skip("PostgreSQL says so by itself: synchronous_commit is on by default")
+    store = Store(url_of(tmp_path))
     with store._transaction() as connection:
         modes = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
         assert connection.exec_driver_sql("PRAGMA page_size").scalar() == 16 * 1024
@@ -405,43 +422,8 @@ def test_a_version_is_made_again_from_what_is_stored(tmp_path: Path, downlink: s
 
 def test_a_replay_where_nothing_ever_ran(tmp_path: Path) -> None:
     with pytest.raises(ReplayError, match="no aggregator has run"):
-        replay(make_config(tmp_path), 2)
+        replay(make_config(tmp_path, database=None), 2)
     assert not list((tmp_path / "data").iterdir())
-
-
-# Vectors --------------------------------------------------------------------------------------------------------------
-
-
-def test_a_vector_file_is_checked_when_read(tmp_path: Path) -> None:
-    files = VectorFiles(tmp_path)
-    vector = np.arange(5, dtype=np.float32)
-    sha256 = files.write(3, vector)
-    path = files.path(3, sha256)
-    assert re.fullmatch(r"3-[0-9a-f]{16}\.f32", path.name)
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
-    assert np.array_equal(files.read(3, sha256, 5), vector)
-    for content in (path.read_bytes()[:-1], vector_bytes(vector + 1), vector_bytes(vector * np.float32(np.nan))):
-        path.write_bytes(content)
-        with pytest.raises(VectorError):
-            files.read(3, sha256, 5)
-    path.unlink()
-    with pytest.raises(VectorError, match="missing"):
-        files.read(3, sha256, 5)
-
-
-def test_only_older_vectors_are_pruned(tmp_path: Path) -> None:
-    files = VectorFiles(tmp_path)
-    shas = {version: files.write(version, np.full(3, version, np.float32)) for version in (1, 2, 10, 11)}
-    (tmp_path / "12-0123456789abcdef.part").write_bytes(b"being written")
-    assert files.prune([(10, shas[10]), (2, shas[2])]) == 1
-    assert sorted(p.name.split("-")[0] for p in tmp_path.iterdir()) == ["10", "11", "12", "2"]
-
-
-def test_a_directory_is_held_once(tmp_path: Path) -> None:
-    with DirectoryLock(tmp_path), pytest.raises(DirectoryInUse), DirectoryLock(tmp_path):
-        pass
-    with DirectoryLock(tmp_path):
-        pass
 
 
 # Founding -------------------------------------------------------------------------------------------------------------
@@ -449,7 +431,7 @@ def test_a_directory_is_held_once(tmp_path: Path) -> None:
 
 def start(folder: Path, now: float = 0.0, from_model: Path | None = None, **changes: object) -> Foundation:
     config = make_config(folder, **changes)
-    store = Store(sqlite_url(config.data_dir))
+    store = Store(url_of(config.data_dir))
     try:
         return found(config, from_model, store, fake_golden, now, None)
     finally:
