@@ -179,7 +179,7 @@ class Participation:
     def on_aggregator(self, status: AggregatorStatus) -> list[Effect]:
         """Presence of the aggregator."""
         if status.epoch >= self._epoch:
-            self._epoch = status.epoch
+            self._meet(status.epoch)
             self.aggregator = status
         return []
 
@@ -303,7 +303,7 @@ class Participation:
         self._said_round = announcement
         if announcement.epoch < self._epoch or self.plan is None or announcement.generation != self.plan.generation:
             return []
-        self._epoch = announcement.epoch
+        self._meet(announcement.epoch)
         self._round = announcement if announcement.state == "open" else None
         return self._try_train()
 
@@ -428,8 +428,16 @@ class Participation:
     def _is_fresh(self, manifest: VersionManifest) -> bool:
         if self.plan is None or manifest.generation != self.plan.generation or manifest.epoch < self._epoch:
             return False
-        self._epoch = manifest.epoch
+        self._meet(manifest.epoch)
         return True
+
+    def _meet(self, epoch: int) -> None:
+        """An epoch that is no lower than any before. A raised one is another store's, maybe restored from a backup: it
+        may know nothing of what was answered here, and opens a round of the same number again, or makes the very same
+        version once more."""
+        if 0 < self._epoch < epoch:
+            self._answered = self._evaluated = self._candidate = None
+        self._epoch = epoch
 
     def _statistics(self) -> list[Effect]:
         if self.plan is None or self._plan_reason is not None or self._too_few or self.data_reason is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker_bridge.settings import load
-from headgate.commands import backfill, problems
+from headgate.commands import backfill, backup, problems
 from headgate.exits import CommandError, Exit
 from headgate.parsers import Subparsers, add_command
 from headgate.running import run_service, set_up_logging
@@ -46,15 +46,20 @@ def register(subparsers: Subparsers) -> None:
         "Run a federation: rounds, aggregation, versions.",
         (
             "headgate aggregator --config aggregator.yaml",
-            "headgate aggregator --config aggregator.yaml --from old.onnx",
+            "headgate aggregator backup --config aggregator.yaml --to aggregator.tar",
         ),
         run_aggregator,
     )
+    backup.add_arguments(aggregator)
     for parser in (edge, aggregator):
         parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML configuration")
         parser.add_argument("--verbose", action="store_true", help="log what is normally not of interest")
     aggregator.add_argument(
-        "--from", dest="from_model", type=Path, metavar="FILE", help="start from a model of the same template"
+        "--from",
+        dest="from_file",
+        type=Path,
+        metavar="FILE",
+        help="start from a model of the same template; restore: the backup",
     )
     aggregator.add_argument(
         "--cold-start",
@@ -149,15 +154,21 @@ def run_aggregator(arguments: argparse.Namespace) -> int:
 
     set_up_logging(arguments.verbose)
     config = load(AggregatorConfig, arguments.config)
-    for file in (config.model, arguments.from_model):
+    if arguments.action == "backup":
+        return backup.run_backup(arguments, config)
+    if arguments.action == "restore":
+        return backup.run_restore(arguments, config)
+    if arguments.to is not None:
+        raise CommandError("--to is for backup alone", Exit.USAGE)
+    for file in (config.model, arguments.from_file):
         if file is not None and not file.is_file():
             raise CommandError(f"{file}: no such file; `headgate model new` makes a base model", Exit.NOT_FOUND)
-    _prove_model(arguments.from_model or config.model)
+    _prove_model(arguments.from_file or config.model)
     return run_service(
         lambda stop: run(
             config,
             takeover=arguments.takeover,
-            from_model=arguments.from_model,
+            from_model=arguments.from_file,
             cold_start=arguments.cold_start,
             stop=stop,
         )

@@ -239,6 +239,23 @@ def test_a_lower_epoch_is_ignored_from_then_on() -> None:
     assert edge.core.serves == Serves(version=1, variant=Variant.GLOBAL)
 
 
+def test_a_raised_epoch_asks_again_for_what_a_lost_store_had() -> None:
+    """An aggregator that was restored from a backup opens the same round again, and makes the same version."""
+    edge = Edge().ready()
+    edge.do(edge.core.on_round(announcement(1, 1)))
+    edge.do(edge.core.on_trained(None))
+    edge.do(edge.core.on_candidate(version(2), 0.0))
+    edge.deliver(vector_bytes(vector(2)), version(2).full)
+    edge.do(edge.core.on_aggregator(AggregatorStatus(birth=1, state="online", epoch=2)))
+    edge.do(edge.core.on_current(version(1, epoch=2), 0.0))
+    edge.do(edge.core.on_round(announcement(1, 1, epoch=2)))
+    edge.do(edge.core.on_trained(None))
+    edge.do(edge.core.on_candidate(version(2, epoch=2), 0.0))
+    edge.deliver(vector_bytes(vector(2)), version(2).full)
+    assert len(edge.of(Train)) == 2
+    assert edge.of(Evaluate) == [Evaluate(version(2), version(1)), Evaluate(version(2, epoch=2), version(1, epoch=2))]
+
+
 def test_candidate_and_current_are_compared_once() -> None:
     edge = Edge().ready()
     for _ in range(2):

@@ -73,8 +73,8 @@ class ScriptedParticipant:
         self._birth = 0
         self._fetching: dict[str, tuple[Assembly, VersionManifest]] = {}
         self._told: set[int] = set()
-        self._answered: set[int] = set()
-        self._scored: set[tuple[int, str]] = set()
+        self._answered: set[tuple[int, int]] = set()
+        self._scored: set[tuple[int, int, str]] = set()
         self._changed = asyncio.Condition()
         self._work: asyncio.Queue[Callable[[], Any]] = asyncio.Queue()
         self.client_id = f"{name}-fl"
@@ -264,15 +264,15 @@ class ScriptedParticipant:
             and announcement.state == "open"
             and self.name in announcement.cohort
             and announcement.base_sha256 in self.held
-            and announcement.round_number not in self._answered
+            and (announcement.epoch, announcement.round_number) not in self._answered
         ):
-            self._answered.add(announcement.round_number)
+            self._answered.add((announcement.epoch, announcement.round_number))
             await self.send_update(announcement)
         candidate, current = self.candidate, self.current
         if self.evaluates and candidate is not None and candidate.sha256 in self.held and self.plan is not None:
             known = current.sha256 if current is not None and current.sha256 in self.held else None
-            if known is not None and (candidate.version, known) not in self._scored:
-                self._scored.add((candidate.version, known))
+            if known is not None and (candidate.epoch, candidate.version, known) not in self._scored:
+                self._scored.add((candidate.epoch, candidate.version, known))
                 await self._say(Kind.EVALUATION, self._evaluation(candidate, current, known))
 
     def _evaluation(self, candidate: VersionManifest, current: VersionManifest | None, known: str) -> Evaluation:
