@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from uns_topics.contract import Contract, Feature
-from uns_topics.reference import LEVELS, MIN_SITES, FeatureReference, Reference
+from uns_topics.reference import LEVELS, MAX_NAMED, MIN_SITES, FeatureReference, Reference
 from uns_topics.reports import Statistics
 from uns_topics.sketch import Sketch, grid_of, merge, quantiles, reach
 from uns_topics.standardisation import Moments, capped_shares, fill_standardisation, pool
@@ -30,14 +30,16 @@ def fill(
 
 
 def reference(
-    generation: int, contract: Contract, statistics: Sequence[Statistics], max_bytes: int
+    generation: int, contract: Contract, statistics: Mapping[str, Statistics], max_bytes: int
 ) -> Reference | None:
     """Pooled quantiles of each feature that enough participants told of; None where there is no such feature.
 
-    Args: max_bytes: of the message; features that no longer fit are left out, the contract's last ones first.
+    Args:
+        statistics: by participant.
+        max_bytes: of the message; features that no longer fit are left out, the contract's last ones first.
     """
     by_feature: dict[str, list[Sketch]] = {}
-    for cell in (cell for one in statistics for cell in one.cells if cell.slot == 0):
+    for cell in (cell for one in statistics.values() for cell in one.cells if cell.slot == 0):
         if cell.sketch is not None:
             by_feature.setdefault(cell.feature, []).append(cell.sketch)
     found = tuple(
@@ -45,7 +47,8 @@ def reference(
         for feature in contract.features
         if len(by_feature.get(feature.name, ())) >= MIN_SITES
     )
-    whole = Reference(generation=generation, features=found)
+    named = tuple(sorted(statistics)) if len(statistics) <= MAX_NAMED else ()
+    whole = Reference(generation=generation, participants=named, features=found)
     while whole.features and len(whole.model_dump_json()) > max_bytes:
         whole = whole.model_copy(update={"features": whole.features[: len(whole.features) * 4 // 5]})
     return whole if whole.features else None

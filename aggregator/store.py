@@ -214,13 +214,13 @@ class Store:
             raise KeyError(f"no statistics of {participant} for generation {generation}")
         return Statistics.model_validate_json(body)
 
-    def all_statistics(self, generation: int) -> tuple[Statistics, ...]:
-        """Everybody's statistics that a generation starts from, in participant order."""
+    def all_statistics(self, generation: int) -> dict[str, Statistics]:
+        """Everybody's statistics that a generation starts from, by participant and in their order."""
         t = tables.statistics
-        query = select(t.c.body).where(t.c.generation == generation).order_by(t.c.participant)
+        query = select(t.c.participant, t.c.body).where(t.c.generation == generation).order_by(t.c.participant)
         with self._transaction() as connection:
-            bodies = connection.execute(query).scalars().all()
-        return tuple(Statistics.model_validate_json(body) for body in bodies)
+            rows = connection.execute(query).all()
+        return {row.participant: Statistics.model_validate_json(row.body) for row in rows}
 
     def version(self, number: int) -> tuple[str, VersionManifest | None] | None:
         """A version's SHA-256 and manifest (None before it was prepared); None where there is no such version."""

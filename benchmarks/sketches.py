@@ -178,8 +178,8 @@ def units(sites: Mapping[str, Rows], contract: Contract, told: Mapping[str, Stat
     """
     looked = accused = found = right = 0
     for site, rows in sites.items():
-        others = [one for name, one in told.items() if name != site]
-        pooled = reference(1, contract, others * MIN_SITES, 10**9)  # two others are a reference too
+        others = [one for name, one in told.items() if name != site] * MIN_SITES  # two others are a reference too
+        pooled = reference(1, contract, {f"site-{i}": one for i, one in enumerate(others)}, 10**9)
         for one in pooled.features if pooled is not None else ():
             column = contract.feature_names.index(one.feature)
             values = rows[:, column].astype(np.float64)

@@ -309,7 +309,10 @@ class _Edge:
             reference = None
         if reference is not self._compared:
             self._compared = reference
-            watch.compare(reference, await self._workshop.told(plan) if plan is not None else None)
+            told = None
+            if plan is not None and reference is not None and self._config.participant in reference.participants:
+                told = await self._workshop.told(plan)
+            watch.compare(reference, told)
 
     # Health ----------------------------------------------------------------------------------------------------------
 

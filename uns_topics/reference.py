@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from uns_topics.model import Identifier, Value
+from uns_topics.model import Identifier, Slug, Value
 from uns_topics.sketch import Counts, Grid
 from uns_topics.standardisation import PARTICIPANT_CAP
 
@@ -15,6 +15,8 @@ LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Of the quantiles that are published."""
 MIN_SITES = 3
 """A feature that fewer plants told of is left out: of two, each would know the other's."""
+MAX_NAMED = 200
+"""Of more participants than this, one's own share in the pool is too small to be taken out."""
 
 Quantiles = tuple[float, float, float, float, float]
 
@@ -38,6 +40,9 @@ class Reference(Value):
     """`down/reference`, retained, once per generation: pooled from the statistics that it starts from."""
 
     generation: int = Field(ge=1, le=2**31)
+    participants: tuple[Slug, ...] = Field(
+        max_length=MAX_NAMED, description="whose statistics are in it; empty where they are too many to tell one apart"
+    )
     features: tuple[FeatureReference, ...] = Field(max_length=1000)
 
 

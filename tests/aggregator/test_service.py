@@ -22,6 +22,7 @@ from uns_topics.codes import Code
 from uns_topics.payloads import Writer, read
 from uns_topics.plan import Tolerances
 from uns_topics.presence import AggregatorStatus, BridgeStatus, ParticipantState, ParticipantStatus, Want
+from uns_topics.reference import Reference
 from uns_topics.rounds import History
 from uns_topics.steps import take_step
 from uns_topics.tensors import vector_bytes, vector_from_bytes, vector_sha256
@@ -114,6 +115,39 @@ async def test_two_rounds_end_to_end(tmp_path: Path) -> None:
         assert (current.lineage.parent, current.lineage.round_number, current.lineage.contributors) == (2, 2, 3)
         chunks = [t for t in broker.retained if "/down/model/" in t and t[-1].isdigit()]
         assert chunks == ["fl/v1/tiny/down/model/3/0"], "superseded chunks are cleared"
+
+
+@sync
+async def test_three_plants_quantiles_are_shown_and_again_after_a_restart(tmp_path: Path) -> None:
+    config = make_config(tmp_path, tolerances=Tolerances(rounds=1, quorum=3))
+    async with AsyncExitStack() as stack:
+        broker = MemoryBroker()
+        people = [
+            await stack.enter_async_context(ScriptedParticipant(broker.connector(), name)) for name in ("a", "b", "c")
+        ]
+        async with running(broker, config):
+            for participant in people:
+                await participant.until(lambda p=participant: is_final(p))
+            shown = payload(broker, Kind.REFERENCE)
+        assert isinstance(shown, Reference)
+        assert shown.participants == ("a", "b", "c")
+        assert {(one.sites, one.rows) for one in shown.features} == {(3, 300)}
+        fresh = MemoryBroker()
+        watch = await stack.enter_async_context(ScriptedParticipant(fresh.connector(), "a"))
+        async with running(fresh, config):
+            await watch.until(lambda: watch.history is not None)  # it goes out behind the reference
+            assert payload(fresh, Kind.REFERENCE) == shown
+
+
+@sync
+async def test_two_plants_quantiles_are_not_shown(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(running(broker, make_config(tmp_path)))
+        people = [await stack.enter_async_context(ScriptedParticipant(broker.connector(), name)) for name in ("a", "b")]
+        for participant in people:
+            await participant.until(lambda p=participant: is_final(p))
+        assert payload(broker, Kind.REFERENCE) is None
 
 
 @sync

@@ -164,6 +164,7 @@ BODIES: dict[Kind, Value] = {
     ),
     Kind.REFERENCE: Reference(
         generation=1,
+        participants=("berlin", "lyon", "turin"),
         features=(
             FeatureReference(feature="paste_volume", sites=3, rows=2160, quantiles=(71.5, 88.0, 99.25, 110.5, 128.0)),
         ),

@@ -58,7 +58,7 @@ def reference_of(*plants: Statistics) -> Reference:
                 quantiles=(low, lower, median, upper, high),
             )
         )
-    return Reference(generation=1, features=tuple(features))
+    return Reference(generation=1, participants=(), features=tuple(features))
 
 
 BERLIN, LYON, GDANSK = rows_of(1), rows_of(2), rows_of(3, fahrenheit=True)

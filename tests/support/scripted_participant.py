@@ -27,6 +27,7 @@ from uns_topics.plan import Plan
 from uns_topics.presence import AggregatorStatus, ParticipantState, ParticipantStatus, Want
 from uns_topics.reports import Evaluation, FeatureCell, Figure, ModelScores, PartScores, Statistics, Sums
 from uns_topics.rounds import History, Receipt, RoundAnnouncement, VersionManifest
+from uns_topics.sketch import Sketch
 from uns_topics.standardisation import Moments
 from uns_topics.tensors import Role, Vector
 from uns_topics.topics import FlTopic, Kind, participant_filters
@@ -249,7 +250,12 @@ class ScriptedParticipant:
             return
         self._told.add(plan.generation)
         cells = tuple(
-            FeatureCell(slot=0, feature=name, moments=Moments(n=100, sum=40.0, sum_squares=20.0))
+            FeatureCell(
+                slot=0,
+                feature=name,
+                moments=Moments(n=100, sum=40.0, sum_squares=20.0),
+                sketch=Sketch(steps=(60, 10), rows=(40, 60)),
+            )
             for name in plan.contract.feature_names
         )
         body = Statistics(generation=plan.generation, rows=100, label_counts=(90, 10), cells=cells)

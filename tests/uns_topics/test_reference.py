@@ -71,7 +71,7 @@ def test_a_reference_of_another_range_or_of_few_rows_breaks_nothing() -> None:
 )
 def test_what_is_no_reference_is_refused(wrong: str) -> None:
     with pytest.raises(ValidationError):
-        Reference.model_validate_json(f'{{"generation":1,"features":[{wrong}]}}')
+        Reference.model_validate_json(f'{{"generation":1,"participants":[],"features":[{wrong}]}}')
 
 
 def test_a_sketch_on_the_wire_is_the_same_share() -> None:

@@ -72,6 +72,7 @@ def test_what_the_federation_keeps_is_read() -> None:
     feature = plan.contract.features[0].name
     quantiles = (1.0, 2.0, 3.0, 4.0, 5.0)
     reference = Reference(
+        participants=(),
         generation=plan.generation,
         features=(FeatureReference(feature=feature, sites=4, rows=100, quantiles=quantiles),),
     )
