@@ -33,6 +33,8 @@ from edge.participation import (
     VerifyVersion,
     Warn,
 )
+from edge.store import StoreError
+from edge.succession import LOOK_AGAIN_AT
 from edge.updates import TrainedUpdate
 from edge.variants import Served
 from edge.workshop import ModelGone, Workshop
@@ -100,6 +102,11 @@ class Federation:
         self._traffic = traffic
         self._rng = rng
         self._clock = clock
+        self.waits: VersionManifest | None = None
+        """The current version of a new generation, while the old one's runs on."""
+        self.why_waits = ""
+        self._looked_at = 0
+        self._newest: VersionManifest | None = None
         self._birth = 0
         self._bytes_up = 0
         self._bytes_down = 0
@@ -300,6 +307,32 @@ class Federation:
             else:
                 self._work.put_nowait(effect)
 
+    def look_again(self, matured: int) -> None:
+        """More samples have matured: a version that waits to take another generation's place may do so now."""
+        if self.waits is not None and matured >= max(1.0, LOOK_AGAIN_AT * self._looked_at):
+            self._looked_at = matured
+            self._work.put_nowait(Swap(self.waits))
+
+    async def _has_to_wait(self, manifest: VersionManifest) -> bool:
+        """Whether what runs, of another template, goes on instead of a current version."""
+        self._newest = manifest
+        try:
+            why = await self._workshop.why_not_yet(manifest)
+        except StoreError as error:
+            why = str(error)
+        if self._newest is not manifest:  # a newer one is looked at
+            return True
+        if why is None:
+            self.waits = None
+            if self._workshop.is_succession(manifest):
+                log.info("version %d of generation %d takes the old one's place", manifest.version, manifest.generation)
+            return False
+        if self.waits is None or self.waits.generation != manifest.generation:
+            known = (manifest.version, manifest.generation)
+            log.info("version %d of generation %d doesn't run yet: %s; what runs goes on", *known, why)
+        self.waits, self.why_waits = manifest, why
+        return True
+
     def run_on_tags(self, served: Served) -> None:
         """Run this model from now on, and say so."""
         self._serve(served)
@@ -361,7 +394,8 @@ class Federation:
                 if problem is None:
                     await self._workshop.keep(manifest, self.core.held)
             case Swap(manifest):
-                await self._enter(manifest)
+                if not await self._has_to_wait(manifest):
+                    await self._enter(manifest)
                 await self._review(manifest, final=manifest.final)
             case FinalFigures(manifest):
                 await self._review(manifest, final=True)

@@ -46,7 +46,8 @@ class Inference:
     ) -> None:
         self.is_held = False
         """The data-quality gate holds: answers are uncertain."""
-        self._inputs = inputs
+        self.inputs = inputs
+        """Of the contract whose samples come."""
         self._memory = memory
         self._max_batch = max_batch
         self._on_failure = on_failure
@@ -59,7 +60,7 @@ class Inference:
             part = taken[start : start + self._max_batch]
             features = np.stack([one.sample.values for one in part])
             contexts = np.array([one.sample.context for one in part], np.int64)
-            uncertain += self._inputs.uncertain(features, contexts).tolist()
+            uncertain += self.inputs.uncertain(features, contexts).tolist()
             try:
                 values += served.runs.run(features, contexts).tolist()
             except Exception as error:  # onnxruntime raises many types; SCADA learns of it by the quality
@@ -90,5 +91,5 @@ class Inference:
             flagged=trip is not None and trip.is_past(value),
             alarm=memory.alarm.now.active,
             threshold=trip.threshold if trip is not None else None,
-            context=self._inputs.name(sample.context),
+            context=self.inputs.name(sample.context),
         )

@@ -18,9 +18,9 @@ CONTRACT_KEY = "contract"
 
 def known_contract(config: EdgeConfig, store: SampleStore) -> Contract | None:
     """None where no file is named and no plan has come yet. Raises: ConfigError: the file can't be used."""
-    if config.contract is not None:
+    kept = store.get(CONTRACT_KEY) if config.approve == "any" else None  # a plan's word counts more than a file's
+    if config.contract is not None and kept is None:
         return validate(Contract, read_yaml(config.contract), str(config.contract))
-    kept = store.get(CONTRACT_KEY)
     return Contract.model_validate_json(kept) if kept is not None else None
 
 

@@ -14,7 +14,16 @@ from uns_topics.codes import Reason
 from uns_topics.contract import Contract
 from uns_topics.encodings import ENCODINGS
 from uns_topics.plan import Plan
-from uns_topics.presence import AggregatorStatus, ParticipantState, ParticipantStatus, Route, Serves, Variant, Want
+from uns_topics.presence import (
+    MAX_MISSING,
+    AggregatorStatus,
+    ParticipantState,
+    ParticipantStatus,
+    Route,
+    Serves,
+    Variant,
+    Want,
+)
 from uns_topics.rounds import RoundAnnouncement, VersionManifest
 from uns_topics.transfers import Chunk, TransferManifest
 
@@ -124,14 +133,26 @@ class Participation:
         participant, federation: who and where.
         approved: hash of the approved contract, or None to approve any (`approve: any`).
         covers: says why the signal map can't feed a contract, or None where it can.
+        missing: names the contract's features that it lacks.
     """
 
     def __init__(
-        self, participant: str, federation: str, *, approved: str | None, covers: Callable[[Contract], str | None]
+        self,
+        participant: str,
+        federation: str,
+        *,
+        approved: str | None,
+        covers: Callable[[Contract], str | None],
+        missing: Callable[[Contract], Sequence[str]] = lambda _: (),
     ) -> None:
         self._participant = participant
         self._approved = approved
         self._covers = covers
+        self._missing_in = missing
+        self.missing: tuple[str, ...] = ()
+        """Features of the plan's contract that nothing feeds here."""
+        self.behind: str | None = None
+        """Why the plan can't be followed, for this plant's own people; None where it is."""
         self.downloads = Downloads(federation)
         self.restored: VersionManifest | None = None
         """What the disk still had at the start, proven: it need not be fetched again."""
@@ -212,6 +233,7 @@ class Participation:
         if (problem := self.plan_problem(plan)) is not None:
             return [Warn(f"ignored a plan: {problem}")]
         is_new = self.plan is None or _meaning(plan) != _meaning(self.plan)
+        is_other_contract = self.plan is not None and plan.contract_hash != self.plan.contract_hash
         if self.plan is None or plan.generation != self.plan.generation or is_new:
             self.held, self._current, self._candidate, self._answered = {}, None, None, None
             self._evaluated = self._finished = self._statistics_of = None
@@ -220,15 +242,11 @@ class Participation:
         self.plan = plan
         self._plan_epoch = max(self._plan_epoch, self._epoch)
         effects: list[Effect] = []
-        self._plan_reason = None
-        if self._approved is not None and plan.contract_hash != self._approved:
-            self._plan_reason = Reason.CONTRACT_NOT_APPROVED
-            effects.append(
-                Warn(f"the plan's contract {plan.contract_hash[:12]} is not the approved {self._approved[:12]}")
-            )
-        elif (gap := self._covers(plan.contract)) is not None:
-            self._plan_reason = Reason.CONTRACT_NOT_COVERED
-            effects.append(Warn(f"the signal map doesn't cover the plan's contract: {gap}"))
+        self._plan_reason = self._reason_against(plan)
+        if is_other_contract and self._plan_reason is None:
+            self.counts = Counts()  # known ones are of samples of the former contract
+        if self.behind is not None:
+            effects.append(Warn(f"generation {plan.generation}: {self.behind}"))
         elif self._template != plan.template.sha256 and plan.template.sha256 not in known_skeletons:
             effects += self._fetch(plan.template.skeleton, now)
         # Retained copies come in any order: what was said before the plan is read again in its light.
@@ -237,6 +255,18 @@ class Participation:
         if self._said_round is not None:
             effects += self.on_round(self._said_round)
         return [*effects, *self._statistics(), PublishStatus()]
+
+    def _reason_against(self, plan: Plan) -> Reason | None:
+        """Why this plan can't be followed here; None where it can. What runs on the tags goes on either way."""
+        self.behind, self.missing = None, ()
+        if self._approved is not None and plan.contract_hash != self._approved:
+            self.behind = f"the plan's contract {plan.contract_hash[:12]} is not the approved {self._approved[:12]}"
+            return Reason.CONTRACT_NOT_APPROVED
+        if (gap := self._covers(plan.contract)) is not None:
+            self.behind = f"the signal map doesn't cover the plan's contract: {gap}"
+            self.missing = tuple(self._missing_in(plan.contract))[:MAX_MISSING]
+            return Reason.CONTRACT_NOT_COVERED
+        return None
 
     def on_template(self, sha256: str, problem: str | None, now: float) -> list[Effect]:
         """The answer to `CheckTemplate`; also for a skeleton that was on disk."""
@@ -389,7 +419,7 @@ class Participation:
             and self.data_reason is None
             and not self._too_few
             and not self.paused
-            and self._template is not None
+            and self._has_template
         )
         approved = self.plan is not None and self._plan_reason not in (Reason.CONTRACT_NOT_APPROVED, Reason.NO_PLAN)
         return ParticipantStatus(
@@ -406,9 +436,15 @@ class Participation:
             wants=self._wants(),
             via=self.route.bridges if self.route is not None else (),
             reason=reason,
+            missing=self.missing,
         )
 
     # Decisions -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _has_template(self) -> bool:
+        """Whether the plan's template was checked; one of an earlier plan proves no version of this one."""
+        return self.plan is not None and self._template == self.plan.template.sha256
 
     @property
     def _too_few(self) -> bool:
@@ -449,14 +485,12 @@ class Participation:
 
     def _follow_versions(self, now: float) -> list[Effect]:
         """Fetch, serve and evaluate whatever current and candidate now call for."""
-        if self._template is None or self._plan_reason is not None:
+        if not self._has_template or self._plan_reason is not None:
             return []
         wanted = self._announced()
         self._whole &= {m.sha256 for m in wanted}
         sources = {m.sha256: self._source(m) for m in wanted}
         keep = {source.id for source in sources.values() if source is not None}
-        if self.plan is not None and self._template != self.plan.template.sha256:
-            keep.add(self.plan.template.skeleton.id)
         effects: list[Effect] = list(self._fetched(self.downloads.only(keep)))
         for manifest in wanted:
             if self._holds(manifest):

@@ -15,6 +15,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,13 +25,13 @@ from broker_bridge.session import Connector, Message, PublishRefused, Session, S
 from broker_bridge.threads import on
 from edge.backlog import follow
 from edge.inference import Inference, Input
-from edge.ingest import Effect, Ingest, LabelSet, Problem, SampleReady
-from edge.inputs import InputCheck
+from edge.ingest import Effect, LabelSet, Problem, SampleReady
 from edge.instance_memory import InstanceMemory
 from edge.inventory import Inventory
-from edge.outputs import Leaf, Outputs, alive_topic
+from edge.outputs import Leaf, alive_topic
 from edge.problem_log import ProblemLog
 from edge.quality import Judgement, Observed, QualityCounters
+from edge.reading import Reading
 from edge.sparkplug import RebirthRequest
 from edge.sparkplug_host import HostState
 from edge.sparkplug_session import SparkplugSession
@@ -57,15 +59,31 @@ REPLAYED_AFTER_S = 120.0
 """By default; see `edge.backlog`."""
 
 
+@dataclass(frozen=True)
+class Learning:
+    """Another contract to learn by.
+
+    Attributes:
+        quality, units: as of `Plant`.
+        begin: makes the store ready; called on its thread, once all that was read before is stored.
+        done: called on the loop after that.
+    """
+
+    reading: Reading
+    quality: QualityCounters
+    units: UnitWatch
+    begin: Callable[[], None]
+    done: Callable[[], None]
+
+
 class Plant:
     """One edge's plant session.
 
     Args:
         connector: the plant's broker.
-        outputs: what leaves are published and how.
+        reading: how messages become samples, and answers leaves.
         home: the path under which the edge's own `alive` leaf stands.
         store, executor: the sample store and the single thread that it is used from.
-        inputs: what inputs alone say against an answer.
         problem_log: what could not be used, with its payloads. keep_problems: writes that to disk, on `executor`.
         quality: counts what the samples look like. units: compares them with the other plants'.
         on_stored: called on the loop after each stored batch.
@@ -80,14 +98,12 @@ class Plant:
         connector: Connector,
         participant: str,
         federation: str,
-        ingest: Ingest,
+        reading: Reading,
         store: SampleStore,
         executor: Executor,
         *,
         home: str,
-        outputs: Outputs,
         max_batch: int,
-        inputs: InputCheck,
         quality: QualityCounters,
         units: UnitWatch,
         problem_log: ProblemLog,
@@ -100,12 +116,21 @@ class Plant:
         wall_clock: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._ingest = ingest
+        self._ingest = reading.ingest
         self._store = store
         self._executor = executor
         self._on_stored = on_stored
         self._wall_clock = wall_clock
-        self._outputs = outputs
+        self._learns = self._serves = reading
+        """Whose samples are kept, and whose the model that runs is given: of one contract, but between two."""
+        self._asked: list[SampleReady] = []
+        """Samples for the model that runs, where it reads by another contract than is learnt."""
+        self._learning: Learning | None = None
+        self._before_learning = 0
+        """Waiting effects that are still of the contract before."""
+        self._learnt: dict[str, SampleReady] = {}
+        """The newest sample of each instance that no model was given."""
+        self._renamed = False
         self._inventory = Inventory(store)
         self._alive = alive_topic(home, federation, participant)
         self._served: Served | None = None
@@ -116,13 +141,13 @@ class Plant:
         self._staleness = Staleness(stale_after_s)
         self._stale_due = asyncio.Event()
         for path, known in self._memory.items():
-            if known.published_s is not None and ingest.covers(path):
-                outputs.restore(path, known.published_s)
+            if known.published_s is not None and reading.ingest.covers(path):
+                reading.outputs.restore(path, known.published_s)
                 self._staleness.restore(path, clock(), known.usual_s)
         self._problem_log = problem_log
         self._keep_problems = keep_problems
         self._has_problems = asyncio.Event()
-        self._inference = Inference(inputs, self._memory, max_batch, self._on_failure)
+        self._inference = Inference(reading.inputs, self._memory, max_batch, self._on_failure)
         self.quality = quality
         self.units = units
         self._leaves: dict[str, bytes] = {}
@@ -166,7 +191,7 @@ class Plant:
 
         Args: unlabelled: share of the last samples whose label's window closed without one.
         """
-        observed = Observed(self.counted, self._ingest.messages, self._staleness.share, unlabelled, self.units.measures)
+        observed = Observed(self.counted, self.messages, self._staleness.share, unlabelled, self.units.measures)
         return self.quality.report(observed, samples, matured)
 
     def hold(self, held: bool) -> None:
@@ -210,9 +235,13 @@ class Plant:
             await self._host.close()
         await self._link.close((self._alive, b"false", 1, True))
 
-    def serve(self, served: Served) -> None:
-        """Run this model from the next batch on, and on the newest sample of each instance again."""
+    def serve(self, served: Served, reading: Reading | None = None) -> None:
+        """Run this model from the next batch on, and on the newest sample of each instance again.
+
+        Args: reading: what feeds it; None: what is learnt by.
+        """
         self._served = served
+        self._feed(reading or self._learns)
         if self.sparkplug is not None:
             self.sparkplug.serves(served)
         self._again = True
@@ -223,6 +252,8 @@ class Plant:
         self.bytes_kept += len(message.payload)
         now_s = self._wall_clock()
         effects = self._ingest.feed(message.topic, message.payload, retain=message.retain, arrival_s=now_s)
+        if self._serves.ingest is not self._ingest:
+            self._ask_besides(message, now_s)
         if not effects:
             self._problem_log.took(message.topic, message.payload, now_s)
             return
@@ -238,9 +269,64 @@ class Plant:
         self._waiting.extend(effects)
         self._wake.set()
 
+    def _ask_besides(self, message: Message, now_s: float) -> None:
+        """The same message for a model of another contract; what is wrong with it is said once."""
+        effects = self._serves.ingest.feed(message.topic, message.payload, retain=message.retain, arrival_s=now_s)
+        samples = [effect for effect in effects if isinstance(effect, SampleReady)]
+        if samples and len(self._asked) < MAX_WAITING:
+            self._asked += samples
+            self._wake.set()
+
+    # Between two contracts -------------------------------------------------------------------------------------------
+
+    def learn(self, learning: Learning) -> None:
+        """From the next message on samples are of another contract; the model that runs is fed as before."""
+        before, now = self._ingest, learning.reading.ingest
+        now.counters.update(before.counters)
+        now.messages += before.messages
+        self._ingest = now
+        self._learning, self._before_learning = learning, len(self._waiting)
+        self._wake.set()
+
+    def _feed(self, reading: Reading) -> None:
+        """Give the model that runs samples that are read this way."""
+        before = self._serves
+        if reading is before:
+            return
+        self._serves = reading
+        self._inference.inputs = reading.inputs
+        for path in self._memory:
+            if (published_s := before.outputs.published_s(path)) is not None:
+                reading.outputs.restore(path, published_s)
+        fresh = self._learnt if reading is self._learns else {}
+        self._newest = {path: Input(sample, replayed=False) for path, sample in fresh.items()}
+        self._asked, self._learnt = [], {}
+        self._renamed = self._renamed or before.outputs.output != reading.outputs.output
+
+    async def _begin_learning(self, learning: Learning) -> None:
+        await self._on_executor(learning.begin)
+        self._learning = None
+        is_one = self._serves is self._learns
+        self._learns, self.quality, self.units = learning.reading, learning.quality, learning.units
+        if self._served is None and is_one:
+            self._feed(self._learns)
+        learning.done()
+
+    async def _clear_renamed(self) -> None:
+        """A model of another contract may give another leaf: the one before must not look alive."""
+        self._renamed = False
+        self._leaves = {topic: payload for topic, payload in self._leaves.items() if self._is_ours(topic)}
+        if self._link.session is not None:  # else the next session does
+            with suppress(SessionLost):
+                await self._clear_foreign(self._link.session)
+
+    # Session ---------------------------------------------------------------------------------------------------------
+
     async def _on_up(self, session: Session, _birth: int) -> None:
-        requests = self._ingest.reconnected(self._wall_clock())  # what is heard from the first message on counts
-        await session.subscribe(*self._ingest.filters)
+        ingests = dict.fromkeys((self._ingest, self._serves.ingest))
+        # What is heard from the first message on counts.
+        requests = dict.fromkeys(request for one in ingests for request in one.reconnected(self._wall_clock()))
+        await session.subscribe(*dict.fromkeys(topic for one in ingests for topic in one.filters))
         await self._clear_foreign(session)
         await self._on_executor(lambda: self._inventory.add([self._alive]))
         for request in requests:
@@ -273,7 +359,7 @@ class Plant:
             log.info("%d inference topics of an earlier configuration were cleared", len(cleared))
 
     def _is_ours(self, topic: str) -> bool:
-        instance = self._outputs.instance_of(topic)
+        instance = self._serves.outputs.instance_of(topic)
         return topic == self._alive or (instance is not None and self._ingest.covers(instance))
 
     async def _on_executor(self, work: Callable[[], None]) -> None:
@@ -292,9 +378,16 @@ class Plant:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._waiting or self._again:
-                batch, self._waiting = self._waiting[:BATCH_EFFECTS], self._waiting[BATCH_EFFECTS:]
+            while self._waiting or self._again or self._asked or self._learning is not None:
+                if self._learning is not None and not self._before_learning:
+                    await self._begin_learning(self._learning)
+                    continue
+                most = BATCH_EFFECTS if self._learning is None else min(BATCH_EFFECTS, self._before_learning)
+                batch, self._waiting = self._waiting[:most], self._waiting[most:]
+                self._before_learning = max(0, self._before_learning - len(batch))
                 await self._one_batch(batch)
+                if self._renamed:
+                    await self._clear_renamed()
 
     async def _one_batch(self, batch: list[Effect]) -> None:
         for effect in batch:
@@ -302,8 +395,9 @@ class Plant:
                 self._problem(effect)
             elif isinstance(effect, RebirthRequest):
                 await self._ask(effect)
-        fresh = [self._take(effect) for effect in batch if isinstance(effect, SampleReady)]
-        self._count([one.sample for one in fresh])
+        samples = [effect for effect in batch if isinstance(effect, SampleReady)]
+        self._count(samples)
+        fresh = [self._take(sample) for sample in self._to_serve(samples)]
         self.quality.add_labels(sum(isinstance(effect, LabelSet) for effect in batch))
         taken = list(fresh)
         if self._again:
@@ -312,7 +406,7 @@ class Plant:
             taken += [one for one in self._newest.values() if id(one.sample) not in known]
         served = self._served
         predictions = self._inference.run(taken, served) if served is not None and taken else []
-        leaves = self._outputs.messages(predictions)
+        leaves = self._serves.outputs.messages(predictions)
         if self.sparkplug is not None:
             self.sparkplug.predicted(predictions)
         stored = [
@@ -329,6 +423,14 @@ class Plant:
             self._problem(Problem("not-stored", "samples", str(error)))
         self._on_stored()
         await self._publish(leaves)
+
+    def _to_serve(self, samples: list[SampleReady]) -> list[SampleReady]:
+        """What the model that runs is given. Args: samples: of the contract that is learnt."""
+        if self._serves is not self._learns:
+            self._learnt |= {sample.instance: sample for sample in samples}
+            samples = []
+        asked, self._asked = self._asked, []
+        return [*samples, *asked]
 
     def _take(self, sample: SampleReady) -> Input:
         """Remember what a sample's time and its arrival tell."""
@@ -353,7 +455,7 @@ class Plant:
         found = {}
         for instance in instances:
             memory = self._memory[instance]
-            memory.published_s = self._outputs.published_s(instance)
+            memory.published_s = self._serves.outputs.published_s(instance)
             memory.usual_s = self._staleness.usual_s(instance)
             found[f"{MEMORY_KEY}{instance}"] = memory.dump()
         return found
@@ -385,7 +487,7 @@ class Plant:
             self._problem(Problem("not-stored", "problems", str(error)))
 
     async def _say_stale(self, instances: list[str]) -> None:
-        leaves = [leaf for instance in instances for leaf in self._outputs.stale(instance)]
+        leaves = [leaf for instance in instances for leaf in self._serves.outputs.stale(instance)]
         if self.sparkplug is not None:
             for instance in instances:
                 self.sparkplug.stale(instance)

@@ -10,6 +10,7 @@ import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 from broker_bridge.aiomqtt_session import AiomqttConnector
 from broker_bridge.groups import first_of
@@ -19,19 +20,19 @@ from broker_bridge.paho_session import PahoConnector
 from broker_bridge.session import BrokerMisconfigured, BrokerRefused, Connector
 from broker_bridge.settings import ConfigError, read_yaml, validate
 from broker_bridge.threads import on
-from edge.binding import MapError, bind
+from edge.binding import BoundMap, MapError, bind
 from edge.config import EdgeConfig
+from edge.coverage import bind_what_fits, missing_features, why_not_covered
 from edge.decisions import Decisions
 from edge.federation import Federation
 from edge.figures import EdgeFigures, PlantFigures, SparkplugFigures, edge_sheet
-from edge.ingest import Ingest
-from edge.inputs import InputCheck
 from edge.known_contract import CONTRACT_KEY, known_contract
 from edge.models import ModelStore
 from edge.participation import Counts, Participation
-from edge.plant import Plant
+from edge.plant import Learning, Plant
 from edge.problem_file import known_problems, write_problems
 from edge.quality import QualityCounters
+from edge.reading import Reading, Readings
 from edge.rules import rule_problem
 from edge.signal_map import SignalMap
 from edge.sparkplug_session import make_session, refuse_own_node
@@ -42,6 +43,7 @@ from edge.variants import Served
 from edge.workshop import Workshop
 from uns_topics.codes import Reason
 from uns_topics.contract import Contract
+from uns_topics.meaning import changes
 from uns_topics.plan import Plan
 from uns_topics.presence import Variant
 from uns_topics.reference import Reference
@@ -97,7 +99,14 @@ class _Edge:
         self._contract = known_contract(config, self._store)
         approved = self._contract.meaning_sha256 if config.approve == "contract" and self._contract else None
         self._core = Participation(
-            config.participant, config.federation, approved=approved, covers=self._why_not_covered
+            config.participant,
+            config.federation,
+            approved=approved,
+            covers=self._why_not_covered,
+            missing=lambda contract: missing_features(self._signal_map, contract),
+        )
+        self._readings = Readings(
+            self._signal_map, lambda contract: config.inference.outputs(config.federation, contract)
         )
         self._workshop = Workshop(
             config.participant,
@@ -134,6 +143,8 @@ class _Edge:
         self._contract_known = asyncio.Event()
         self._stored = asyncio.Event()
         self._served: Served | None = None
+        self._told_of = 0
+        """The generation whose changes were told."""
         self._said_quality: DataQuality | None = None
         self._quality_kept = float("-inf")
         self._reference: Reference | None = None
@@ -145,11 +156,15 @@ class _Edge:
             self._health.condition("sparkplug", self._why_no_sparkplug)
 
     def _why_not_covered(self, contract: Contract) -> str | None:
-        try:
-            bind(self._signal_map, contract)
-        except MapError as error:
-            return str(error)
-        return self._rule_problem(contract)
+        return why_not_covered(self._signal_map, contract) or self._rule_problem(contract)
+
+    def _bind(self, contract: Contract) -> BoundMap:
+        """A map may feed more than a plan's contract; against the site's own file it is checked strictly.
+
+        Raises: MapError.
+        """
+        is_own = self._config.contract is not None and self._config.approve == "contract"
+        return (bind if is_own else bind_what_fits)(self._signal_map, contract)
 
     def _rule_problem(self, contract: Contract) -> str | None:
         rule = self._config.inference.alarm
@@ -163,7 +178,7 @@ class _Edge:
 
     async def _run(self, stop: asyncio.Event) -> int:
         if self._contract is not None:
-            bind(self._signal_map, self._contract)  # a map that doesn't fit ends the service before it connects
+            self._bind(self._contract)  # a map that doesn't fit ends the service before it connects
             if (problem := self._rule_problem(self._contract)) is not None:
                 raise ConfigError(problem)
             self._contract_known.set()
@@ -201,39 +216,66 @@ class _Edge:
         await self._contract_known.wait()
         config, contract = self._config, self._contract
         assert contract is not None
-        bound = bind(self._signal_map, contract)
-        if not bound.is_labelled and contract.label.kind != "none":
-            log.warning("%s has no source of labels: this participant can't train", config.signal_map)
+        reading = self._read_by(contract)
         aside = await on(self._store_thread, lambda: self._store.use(contract))
         if aside is not None:
             log.warning("samples of another contract were set aside as %s", aside)
         connector = PahoConnector(config.plant_broker or config.broker)
-        outputs = config.inference.outputs(config.federation, contract)
         self._plant = Plant(
             connector,
             config.participant,
             config.federation,
-            Ingest(bound, contract),
+            reading,
             self._store,
             self._store_thread,
             home=config.inference.home_of(self._signal_map.instance_prefixes()),
-            outputs=outputs,
             max_batch=config.inference.max_batch,
-            inputs=InputCheck(contract),
             quality=QualityCounters(contract, self._store.get(QUALITY_KEY)),
             units=UnitWatch(contract),
             problem_log=known_problems(config.data_dir),
             keep_problems=partial(write_problems, config.data_dir),
             on_stored=self._stored.set,
             host=self._signal_map.sparkplug.host if self._signal_map.sparkplug is not None else None,
-            sparkplug=make_session(config, contract, outputs, connector, self._store, self._store_thread),
+            sparkplug=make_session(config, contract, reading.outputs, connector, self._store, self._store_thread),
             stale_after_s=config.inference.stale_after_s,
             replayed_after_s=config.inference.replayed_after_s,
         )
         if self._served is not None:
-            self._plant.serve(self._served)
+            self._feed(self._plant, self._served)
+        if self._contract is not contract:  # a plan came meanwhile
+            self._learn(self._plant)
         self._stored.set()
         await self._plant.run()
+
+    def _read_by(self, contract: Contract) -> Reading:
+        """Read by another contract from now on. Raises: MapError."""
+        bound = self._bind(contract)
+        self._workshop.can_evaluate = bound.is_labelled or contract.label.kind == "none"
+        if not self._workshop.can_evaluate:
+            log.warning("%s has no source of labels: this participant can't train", self._config.signal_map)
+        return self._readings.to_learn(contract, bound)
+
+    def _learn(self, plant: Plant) -> None:
+        """Build samples of the contract that a plan brought; the model that runs is fed as before."""
+        contract = self._contract
+        assert contract is not None
+        reading, aside = self._read_by(contract), list[Path | None]()
+
+        def done() -> None:
+            self._said_quality, self._compared = None, None
+            if aside and aside[0] is not None:
+                log.warning("samples of the former contract were set aside as %s", aside[0])
+            self._stored.set()
+
+        plant.learn(
+            Learning(
+                reading,
+                QualityCounters(contract),
+                UnitWatch(contract),
+                begin=lambda: aside.append(self._store.use(contract)),
+                done=done,
+            )
+        )
 
     async def _start_trainer(self) -> None:
         """Start it, and again where it ended: what it lacked may have come back. Without torch it never will."""
@@ -255,10 +297,15 @@ class _Edge:
             await asyncio.sleep(COUNT_EVERY_S)
 
     async def _count(self, contract: Contract) -> None:
-        counts = await on(self._store_thread, self._store.counts)
+        counts = await on(self._store_thread, lambda: self._store.counts() if self._store.is_of(contract) else None)
+        if counts is None:
+            return  # between two contracts
         trainable = int(counts.matured * contract.split.train)
         known = Counts(counts.samples, counts.matured, counts.new, trainable)
-        self._federation.do(self._core.on_counts(known, await self._judge(known)))
+        reason = await self._judge(known)
+        if contract is self._contract:
+            self._federation.do(self._core.on_counts(known, reason))
+            self._federation.look_again(known.matured)
 
     async def _decide_loop(self) -> None:
         """Whether a probation has ended, and whether a person has released a held swap."""
@@ -298,14 +345,20 @@ class _Edge:
             )  # fmt: skip
         if said is None or is_new or report.samples >= 1.2 * said.samples:
             self._said_quality = report
-            await self._federation.say(Kind.DATA_QUALITY, report)
+            if self._is_of_plan:  # to others, another contract's features are names that nobody declared
+                await self._federation.say(Kind.DATA_QUALITY, report)
         plant.hold(report.verdict == "hold")
         return Reason.DATA_QUALITY if report.verdict == "hold" else None
+
+    @property
+    def _is_of_plan(self) -> bool:
+        plan, contract = self._core.plan, self._contract
+        return plan is None or (contract is not None and plan.contract_hash == contract.meaning_sha256)
 
     async def _compare_units(self, watch: UnitWatch) -> None:
         """Let the plan's reference decide which units look wrong."""
         reference, plan = self._reference, self._core.plan
-        if plan is None or (reference is not None and reference.generation != plan.generation):
+        if plan is None or not self._is_of_plan or (reference is not None and reference.generation != plan.generation):
             reference = None
         if reference is not self._compared:
             self._compared = reference
@@ -361,10 +414,20 @@ class _Edge:
 
     def _on_plan(self, plan: Plan) -> None:
         """With `approve: any`, a plan's contract is what the plant is read by."""
-        if self._contract is None and self._why_not_covered(plan.contract) is None:
-            self._contract = plan.contract
-            self._store.put(CONTRACT_KEY, plan.contract.model_dump_json().encode())
+        known, contract = self._contract, plan.contract
+        if known is not None and known.meaning_sha256 == contract.meaning_sha256:
+            return
+        if plan.generation != self._told_of:
+            self._told_of = plan.generation
+            for change in changes(known, contract) if known is not None else ():
+                log.warning("generation %d changes what is learnt: %s", plan.generation, change)
+        is_free = known is None or self._config.approve == "any"
+        if is_free and self._why_not_covered(contract) is None:
+            self._contract = contract
+            self._store.put(CONTRACT_KEY, contract.model_dump_json().encode())
             self._contract_known.set()
+            if self._plant is not None:
+                self._learn(self._plant)
 
     def _on_reference(self, reference: Reference | None) -> None:
         self._reference = reference
@@ -376,9 +439,14 @@ class _Edge:
             return
         self._served = served
         if self._plant is not None:
-            self._plant.serve(served)
+            self._feed(self._plant, served)
         own = "" if served.variant is Variant.GLOBAL else f" ({served.variant.value})"
         log.info("version %d serves%s", served.version, own)
+
+    def _feed(self, plant: Plant, served: Served) -> None:
+        reading = self._readings.to_serve(served.model.template.contract)
+        if reading is not None:
+            plant.serve(served, reading)
 
     def _traffic(self) -> dict[str, int]:
         plant = self._plant

@@ -242,6 +242,11 @@ class SampleStore:
             self._put("_samples-of", now)
             return aside
 
+    def is_of(self, contract: Contract) -> bool:
+        """Whether samples made under this contract can be added and read."""
+        known = self.get("_samples-of")
+        return known is not None and known == _shape_of(contract).encode()
+
     def _set_aside(self, name: str) -> Path:
         kept = self._db.execute("SELECT name, content FROM kv WHERE name NOT LIKE '\\_%' ESCAPE '\\'").fetchall()
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")

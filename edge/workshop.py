@@ -26,6 +26,7 @@ from edge.rules import Probation
 from edge.scoring import Snapshot
 from edge.statistics import said, say, statistics_of
 from edge.store import SampleStore, StoreError
+from edge.succession import is_trained, look, why_not_yet
 from edge.trainer_client import TrainerError, TrainerProcess
 from edge.trainer_desk import TrainerDesk
 from edge.updates import TrainedUpdate, Updates
@@ -95,6 +96,8 @@ class Workshop:
         self._class_weights: tuple[float, ...] = ()
         self._own: OwnModels | None = None
         """Of the template at hand."""
+        self.can_evaluate = True
+        """Whether labels come here, or the contract needs none."""
 
     async def close(self) -> None:
         """End the trainer and the scoring thread."""
@@ -108,6 +111,7 @@ class Workshop:
         """Work by this plan; says whether its template was checked before and lies on disk unchanged."""
         if self._plan is None or self._plan.generation != plan.generation:
             self._class_weights = ()
+            self._snapshot = self._snapshot_of = None
         self._plan = plan
         self.updates.follow(plan)
         if self._template is not None and self._template.sha256 == plan.template.sha256:
@@ -278,12 +282,11 @@ class Workshop:
 
         Args: fresh: of this moment in any case.
         """
-        known = self._snapshot
-        if known is not None and not fresh:
+        known, contract = self._snapshot, served.model.template.contract  # the plan's may be another one by now
+        if known is not None and not fresh and known.contract.meaning_sha256 == contract.meaning_sha256:
             samples = Samples(known.dataset, known.contract, known.instances)
             if await on(self._scoring, lambda: self.decisions.is_enough(samples)):
                 return samples
-        contract = self._plan.contract if self._plan is not None else served.model.template.contract
 
         def read() -> Samples:
             dataset = self._store.dataset(contract)
@@ -300,6 +303,27 @@ class Workshop:
             await on(self._store_thread, lambda: self.decisions.remember(served))
         except sqlite3.Error as error:
             log.error("what version %d decides by can't be kept on disk: %s", served.version, error)  # noqa: TRY400
+
+    def is_succession(self, manifest: VersionManifest) -> bool:
+        """Whether a version would take the place of one of another template. Raises: ModelGone."""
+        running = self._serving.served
+        return running is not None and running.model.template.sha256 != self.model(manifest).template.sha256
+
+    async def why_not_yet(self, manifest: VersionManifest) -> str | None:
+        """Why a current version may not take the place of what runs; None where it may, or nothing else runs.
+
+        Within a template any version may. Raises: ModelGone, StoreError.
+        """
+        if not self.is_succession(manifest):
+            return None
+        if not is_trained(manifest.lineage):
+            return "no round of its generation has made a version yet"
+        if not self.can_evaluate:
+            return None
+        model, weights = self.fitted(manifest), self._class_weights
+        contract = model.template.contract
+        snapshot = await on(self._store_thread, lambda: self._take(contract))
+        return why_not_yet(await on(self._scoring, lambda: look(model, snapshot, weights)))
 
     async def mark_served(self, manifest: VersionManifest) -> None:
         """Remember that this version serves: it is what a restart serves until the federation says more."""
@@ -458,7 +482,10 @@ class Workshop:
         if (manifest.version, manifest.sha256) not in self._open:
             return Review(None, None)
         current = Served(self.fitted(manifest), manifest.version, Variant.GLOBAL)
+        waits = self.is_succession(manifest)  # then it is only told what the new one is worth
         if snapshot is None or own is None:
+            if waits:
+                return Review(None, None)
             running, held = self._serving.served, self.decisions.held
             is_held = held is not None and held.served.version == current.version
             if running is None or (running.version != current.version and not is_held):
@@ -474,7 +501,8 @@ class Workshop:
 
         def work() -> tuple[Evaluation, Served]:
             personal = own.personalised(snapshot, current.model, weights)
-            could = contenders(current, own.local_only, personal, self._serving.last_good)
+            last_good = None if waits else self._serving.last_good
+            could = contenders(current, own.local_only, personal, last_good)
             samples = Samples(snapshot.dataset, snapshot.contract, snapshot.instances)
             return review(
                 snapshot,
@@ -483,10 +511,12 @@ class Workshop:
                 self._serving,
                 weights,
                 final=final,
-                admit=lambda chosen: self._admit(chosen, samples),
+                admit=lambda chosen: chosen if waits else self._admit(chosen, samples),
             )
 
         evaluation, choice = await on(self._scoring, work)
+        if waits:
+            return Review(evaluation.model_copy(update={"serves": None}), None)
         return Review(evaluation, await self._settle(current, choice))
 
     async def _settle(self, current: Served, choice: Served) -> Served | None:

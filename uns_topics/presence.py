@@ -9,13 +9,15 @@ from pydantic import Field
 
 from uns_topics.codes import Reason
 from uns_topics.envelope import WIRE_VERSION
-from uns_topics.model import Count, Sha256, Slug, Value, Version
+from uns_topics.model import Count, Identifier, Sha256, Slug, Value, Version
 
 WireVersion = Annotated[int, Field(ge=0, le=1000)]
 SPOKEN = (WIRE_VERSION, WIRE_VERSION)
 """The range of wire versions that this side speaks."""
 MAX_BRIDGES = 8
 """Between a participant and its aggregator."""
+MAX_MISSING = 16
+"""Features that a status names; a plant that lacks more of them has said enough."""
 PERIODS_UNTIL_ABSENT = 3
 """A participant whose heartbeat is older than this many periods counts as absent."""
 
@@ -84,6 +86,9 @@ class ParticipantStatus(Value):
     bytes_kept: Count = Field(default=0, description="of the plant's own messages, read and kept in the plant")
     via: tuple[Slug, ...] = Field(default=(), max_length=MAX_BRIDGES, description="bridges on the way")
     reason: Reason | None = None
+    missing: tuple[Identifier, ...] = Field(
+        default=(), max_length=MAX_MISSING, description="with contract-not-covered: the plan's features that it lacks"
+    )
     speaks: tuple[WireVersion, WireVersion] = SPOKEN
 
 

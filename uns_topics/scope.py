@@ -23,6 +23,8 @@ _ROUNDING = 1e-6
 
 def needs_plan(body: Value) -> bool:
     """Whether only a plan can say what this report may name."""
+    if isinstance(body, ParticipantStatus):
+        return bool(body.missing)
     return isinstance(body, Statistics | Evaluation | DataQuality)
 
 
@@ -32,7 +34,7 @@ def report_problem(body: Value, plan: Plan | None) -> str | None:
     Args: plan: None only where `needs_plan` says no.
     """
     if isinstance(body, ParticipantStatus):
-        return None if set(body.encodings) <= set(ENCODINGS) else "an encoding that this side doesn't know"
+        return _status_problem(body, plan)
     if plan is None:
         return None
     contract = plan.contract
@@ -43,6 +45,14 @@ def report_problem(body: Value, plan: Plan | None) -> str | None:
             return _evaluation_problem(body, contract)
         case DataQuality():
             return _quality_problem(body, contract)
+    return None
+
+
+def _status_problem(body: ParticipantStatus, plan: Plan | None) -> str | None:
+    if not set(body.encodings) <= set(ENCODINGS):
+        return "an encoding that this side doesn't know"
+    if body.missing and (plan is None or not set(body.missing) <= set(plan.contract.feature_names)):
+        return "a missing feature that the plan's contract doesn't have"
     return None
 
 

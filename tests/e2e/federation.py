@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,9 +141,9 @@ class Federation:
         path = self.write("aggregator.yaml", config)
         return await self.start("aggregator", "aggregator", "--config", str(path), *arguments)
 
-    def write_edge(self, participant: str, **settings: Any) -> Path:
+    def write_edge(self, participant: str, *, tags: Mapping[str, Any] | None = None, **settings: Any) -> Path:
         """The configuration of an edge of boards and verdicts, with its files."""
-        self.write(f"{participant}/signal-map.yaml", signal_map(participant))
+        self.write(f"{participant}/signal-map.yaml", tags or signal_map(participant))
         self.write("contract.yaml", CONTRACT)
         trainer = {"command": list(self.trainer)} if self.trainer is not None else {}
         config = {
@@ -159,6 +159,7 @@ class Federation:
         return self.write(f"{participant}/edge.yaml", config)
 
     async def start_edge(self, participant: str, **settings: Any) -> Service:
+        """Args: settings: of the edge; `tags` is another signal map than that of boards and verdicts."""
         path = self.write_edge(participant, **settings)
         return await self.start(participant, "edge", "--config", str(path))
 
@@ -167,8 +168,8 @@ class Federation:
         topic = alive_topic(f"acme/{participant}/smt/line1", FEDERATION, participant)
         await self.until(lambda: any(m.topic == topic and m.payload == b"true" for m in self.messages), f"{topic} true")
 
-    async def publish_boards(self, participant: str, count: int) -> None:
-        """Boards and their verdicts: every tenth has too much paste and a bridge."""
+    async def publish_boards(self, participant: str, count: int, **more: float) -> None:
+        """Boards and their verdicts: every tenth has too much paste and a bridge. Args: more: fields of each board."""
         session = self.plants.get(participant, self.session)
         assert session is not None
         first = self.boards.get(participant, 0)
@@ -178,7 +179,7 @@ class Federation:
             stamp = 1_700_000_000_000 + index * 30_000
             is_bad = index % 10 == 3
             volume = (150.0 if is_bad else 95.0) + own + index % 7
-            spi = {"timestamp_ms": stamp, "board": f"B{index}", "volume": volume, "height": 110.0 + index % 5}
+            spi = {"timestamp_ms": stamp, "board": f"B{index}", "volume": volume, "height": 110.0 + index % 5, **more}
             aoi = {"timestamp_ms": stamp + 5000, "board": f"B{index}", "verdict": "BRIDGE" if is_bad else "OK"}
             for leaf, body in (("spi", spi), ("aoi", aoi)):
                 topic = f"acme/{participant}/smt/line1/{leaf}"

@@ -90,6 +90,12 @@ class Bench:
 
     decisions = SimpleNamespace(held=None)
 
+    def is_succession(self, manifest: Any) -> bool:
+        return False
+
+    async def why_not_yet(self, manifest: Any) -> None:
+        return None
+
     async def enter(self, manifest: Any) -> Any:
         return Served(model_of(1), manifest.version, Variant.GLOBAL)
 

@@ -587,3 +587,57 @@ def test_a_parent_that_is_replaced_meanwhile_brings_the_whole_vector() -> None:
     edge.core.held.clear()
     edge.deliver(step(2), stepped(2).delta)
     assert topics_of(edge) == {"model"}
+
+
+# A change of meaning --------------------------------------------------------------------------------------------------
+
+
+def any_edge(**options: object) -> Edge:
+    """An edge that takes part under whatever contract comes."""
+    edge = Edge()
+    edge.core = Participation("berlin", "solder-defect", approved=None, **{"covers": lambda _: None, **options})  # type: ignore[arg-type] # the test's own
+    return edge.ready()
+
+
+def test_what_runs_goes_on_when_a_plan_is_not_covered_and_the_missing_feature_is_named() -> None:
+    wanted = other_plan(2).contract
+    edge = any_edge(
+        covers=lambda contract: "nothing feeds 'height'" if contract == wanted else None,
+        missing=lambda contract: ("height",),
+    )
+    edge.do(edge.core.on_swapped(1, Variant.GLOBAL))
+    edge.do(edge.core.on_plan(other_plan(2), edge.now))
+    status = edge.core.status(1)
+    assert (status.state, status.reason) == (ParticipantState.HOLD, Reason.CONTRACT_NOT_COVERED)
+    assert status.missing == ("height",)
+    assert status.serves == Serves(version=1, variant=Variant.GLOBAL)
+    assert edge.core.behind is not None
+    assert "height" in edge.core.behind
+    edge.do(edge.core.on_plan(plan(3), edge.now))
+    assert edge.core.status(1).missing == ()
+    assert edge.core.behind is None
+
+
+def test_samples_of_the_former_contract_are_no_samples_of_the_new_one() -> None:
+    edge = any_edge()
+    edge.do(edge.core.on_counts(Counts(500, 400, 300, 240)))
+    edge.log.clear()
+    edge.do(edge.core.on_plan(other_plan(2), edge.now))
+    assert edge.core.counts == Counts()
+    assert edge.of(PublishStatistics) == []
+    edge.do(edge.core.on_counts(Counts(500, 400, 300, 240)))
+    assert edge.of(PublishStatistics) == [PublishStatistics(2)]
+
+
+def test_a_version_of_a_new_generation_waits_for_its_template() -> None:
+    edge = any_edge()
+    new = other_plan(2)
+    skeleton = new.template.skeleton.model_copy(update={"sha256": "5" * 64, "id": "5" * 16})
+    template = new.template.model_copy(update={"sha256": "5" * 64, "skeleton": skeleton})
+    edge.do(edge.core.on_plan(new.model_copy(update={"template": template}), edge.now))
+    fresh = version(7).model_copy(update={"generation": 2})
+    edge.do(edge.core.on_current(fresh, edge.now))
+    assert fresh.full.id not in edge.core.downloads.active
+    assert not edge.core.status(1).can_train
+    edge.do(edge.core.on_template("5" * 64, None, edge.now))
+    assert fresh.full.id in edge.core.downloads.active

@@ -18,12 +18,11 @@ from broker_bridge.memory import MemoryBroker
 from broker_bridge.session import Message
 from edge.binding import bind
 from edge.decision import Decision
-from edge.ingest import Ingest
-from edge.inputs import InputCheck
 from edge.outputs import Outputs, Profile
 from edge.plant import Plant, Served
 from edge.problem_log import ProblemLog
 from edge.quality import QualityCounters
+from edge.reading import make_reading
 from edge.signal_map import SignalMap
 from edge.store import SampleStore
 from edge.unit_watch import UnitWatch
@@ -77,13 +76,11 @@ class World:
             self.broker.connector(),
             "berlin",
             "tiny",
-            Ingest(bind(signal_map, CONTRACT), CONTRACT),
+            make_reading(bind(signal_map, CONTRACT), CONTRACT, outputs or Outputs("tiny", CONTRACT.output_name)),
             self.store,
             self.executor,
             home="acme/berlin/smt",
-            outputs=outputs or Outputs("tiny", CONTRACT.output_name),
             max_batch=7,
-            inputs=InputCheck(CONTRACT),
             quality=QualityCounters(CONTRACT),
             units=UnitWatch(CONTRACT),
             problem_log=ProblemLog(),

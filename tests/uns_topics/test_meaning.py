@@ -91,6 +91,7 @@ PARTS: dict[str, list[Any]] = {
         CONTENT["features"][::-1],
         CONTENT["features"][:1],
         [feature("height", maximum=6)],
+        [feature("height", fill=2.5)],
         [feature("height", fill=2), CONTENT["features"][1]],
         [feature("height", optional=True), feature("volume", unit="%", maximum=200, description="d")],
     ],

@@ -62,6 +62,9 @@ def test_which_reports_only_a_plan_can_judge() -> None:
         Kind.DATA_QUALITY,
     }
     assert report_problem(BODIES[Kind.STATUS], None) is None
+    behind = changed(Kind.STATUS, missing=["humidity"])
+    assert needs_plan(behind)  # which names feature names
+    assert report_problem(behind, PLAN) is None
 
 
 CELL: dict[str, Any] = {"slot": 0, "feature": "paste_volume", "moments": {"n": 720, "sum": 288.0, "sum_squares": 120.5}}
@@ -77,6 +80,7 @@ def with_histogram(name: str, bins: list[list[int]]) -> Value:
     "body",
     [
         changed(Kind.STATUS, encodings=["f32", SECRET]),
+        changed(Kind.STATUS, missing=[SECRET]),
         changed(Kind.STATISTICS, cells=[{**CELL, "feature": SECRET}]),
         changed(Kind.STATISTICS, cells=[{**CELL, "slot": 7}]),
         changed(Kind.STATISTICS, cells=[CELL, CELL]),

@@ -1,0 +1,133 @@
+"""A plant between two contracts: it learns by the new one while the old one's model is fed as before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.binding import bind
+from edge.coverage import bind_what_fits
+from edge.models import open_own
+from edge.outputs import Outputs
+from edge.plant import Learning
+from edge.quality import QualityCounters
+from edge.reading import Reading, Readings, make_reading
+from edge.unit_watch import UnitWatch
+from edge.variants import Served
+from tests.aio import run
+from tests.edge.test_plant import MAP, ROOT, World, board, running
+from tests.edge.versions import CONTRACT, model_of
+from tests.support.tiny_template import tiny_template, tiny_vector
+from uns_topics.contract import Contract
+from uns_topics.presence import Variant
+
+NARROW = Contract.model_validate(CONTRACT.model_dump() | {"features": [CONTRACT.features[1].model_dump()]})
+
+
+def narrow_reading() -> Reading:
+    return make_reading(bind_what_fits(MAP, NARROW), NARROW, Outputs("tiny", NARROW.output_name))
+
+
+def learn(world: World, reading: Reading, begun: list[str]) -> None:
+    def begin() -> None:
+        world.store.use(NARROW)
+        begun.append("begun")
+
+    quality, units = QualityCounters(NARROW), UnitWatch(NARROW)
+    world.plant.learn(Learning(reading, quality, units, begin=begin, done=lambda: begun.append("done")))
+
+
+def narrow_model(version: int) -> Served:
+    template = tiny_template(NARROW)
+    return Served(open_own(template, tiny_vector(template, seed=version)), version, Variant.GLOBAL)
+
+
+def test_the_old_model_judges_on_while_samples_of_the_new_contract_are_stored(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path) as world:
+            world.plant.serve(Served(model_of(1), 1, Variant.GLOBAL))
+            world.plant.on_message(board(1))
+            await world.until(lambda: len(world.events) == 1)
+            begun: list[str] = []
+            reading = narrow_reading()
+            learn(world, reading, begun)
+            for index in range(2, 6):
+                world.plant.on_message(board(index))
+            await world.until(lambda: len(world.events) == 5)
+            assert begun == ["begun", "done"]
+            assert {event["model_version"] for event in world.events} == {1}
+            assert [event["key"] for event in world.events] == [f"B{i}" for i in range(1, 6)]
+            expected = model_of(1).run(np.array([[5.0, 3.5]], np.float32), np.zeros(1, np.int64))
+            assert world.events[-1]["score"] == pytest.approx(float(expected[0]), abs=1e-5)
+            assert world.store.counts().samples == 4  # the first one was of the contract before
+
+            served = narrow_model(2)
+            world.plant.serve(served, reading)
+            await world.until(lambda: world.leaf("model_version") == 2)
+            world.plant.on_message(board(6))
+            await world.until(lambda: world.events[-1]["key"] == "B6")
+            expected = served.model.run(np.array([[3.5]], np.float32), np.zeros(1, np.int64))
+            assert world.events[-1]["score"] == pytest.approx(float(expected[0]), abs=1e-5)
+            assert world.store.counts().samples == 5
+            assert world.leaf("model_version", ROOT) == 2
+
+    run(main(), timeout_s=30)
+
+
+def test_what_waited_is_stored_under_the_contract_that_it_was_read_by(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path) as world:
+            before: list[int] = []
+            for index in range(5):
+                world.plant.on_message(board(index))
+            reading, begun = narrow_reading(), list[str]()
+
+            def begin() -> None:
+                before.append(world.store.counts().samples)
+                world.store.use(NARROW)
+
+            world.plant.learn(
+                Learning(
+                    reading, QualityCounters(NARROW), UnitWatch(NARROW), begin=begin, done=lambda: begun.append("done")
+                )
+            )
+            world.plant.on_message(board(5))
+            world.plant.serve(narrow_model(2), reading)
+            await world.until(lambda: world.events and world.events[-1]["key"] == "B5")
+            assert before == [5]
+            assert world.store.counts().samples == 1
+            assert begun == ["done"]
+            assert world.plant.messages == 6  # counted over both contracts
+
+    run(main(), timeout_s=30)
+
+
+def test_a_restart_between_two_contracts_feeds_both(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path) as world:
+            readings = Readings(MAP, lambda contract: Outputs("tiny", contract.output_name))
+            reading = readings.to_learn(NARROW, bind_what_fits(MAP, NARROW))
+            learn(world, reading, [])
+            old = readings.to_serve(CONTRACT)
+            assert old is not None
+            assert old is readings.to_serve(CONTRACT)
+            world.plant.serve(Served(model_of(1), 1, Variant.LAST_GOOD), old)
+            world.plant.on_message(board(3))
+            await world.until(lambda: world.events and world.events[-1]["key"] == "B3")
+            assert world.events[-1]["model_version"] == 1
+            assert world.store.counts().samples == 1
+
+    run(main(), timeout_s=30)
+
+
+def test_a_model_that_the_map_no_longer_feeds_has_no_reading() -> None:
+    readings = Readings(MAP, lambda contract: Outputs("tiny", contract.output_name))
+    wider = Contract.model_validate(
+        CONTRACT.model_dump()
+        | {"features": [*CONTRACT.model_dump()["features"], {"name": "y", "unit": "", "minimum": 0, "maximum": 1}]}
+    )
+    assert readings.to_serve(wider) is None
+    assert readings.to_serve(CONTRACT) is not None
+    assert bind(MAP, CONTRACT).keyed == {0, 1}
