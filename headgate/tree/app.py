@@ -27,19 +27,21 @@ READINGS_PER_REDRAW = 400
 """Messages read between two drawings, besides those of the lines in sight."""
 KEYS = " ↑↓ move  ←→ space fold  / filter  s sort  p pause  c copy  ? help  q quit"
 HELP = """\
-↑ ↓ PgUp PgDn Home End   move
-→ ←                      unfold; fold, or go to the branch above
-space, enter             fold or unfold
-a                        fold all, unfold all
-/                        filter: a part of a topic, or an MQTT filter such as acme/+/smt/#
-Esc                      no filter
-s                        sort by name, rate, age
-p                        pause: the display stands still, the broker is read on
-c                        copy the topic to the clipboard (OSC 52); it stands above the status, too
-q, Ctrl-C                quit
+↑ ↓ PgUp PgDn    move, also Home, End, j, k
+← →              fold or go to the branch above; unfold
+space, enter     fold, unfold
+a                fold all, unfold all
+/                show what has this in its topic, or an MQTT filter: +/smt/#
+Esc              show all
+s                sort by name, rate, age
+p                pause: the display stands still, the broker is read on
+c                copy the topic (OSC 52), and show it in full
+q, Ctrl-C        quit
 
-kept: a retained value that nobody has said since. stale: silent for 5 of its usual intervals.
-Binary payloads show kind and size."""
+kept     a retained value that nobody has said since
+stale    silent for five of its usual intervals
+offline  the Sparkplug node or device said its death
+sampled  more was said than drawn; all of it is counted"""
 
 
 @dataclass
@@ -295,7 +297,7 @@ class TreeApp(App[None]):
         left_out = self._feed.left_out
         if left_out:
             more = f" and {len(left_out) - 1} more (?)" if len(left_out) > 1 else ""
-            parts.append((f"left out: {text.printable(str(left_out[0]))}{more}", NOTE))
+            parts.append((f"left out: {text.printable(left_out[0].branch)}{more}", NOTE))
         elif self._tree.refused:
             parts.append((f"left out: {self._tree.refused:,} messages on topics too long or too many", NOTE))
         sampled = " sampled" if self._rates.is_sampled else ""

@@ -90,8 +90,13 @@ class LeftOut:
     load: Load
     kept: frozenset[str] = frozenset()
 
+    @property
+    def branch(self) -> str:
+        """Its name, as a filter."""
+        return f"{'part of ' if self.kept else ''}{'/'.join((*self.path, '#'))}"
+
     def __str__(self) -> str:
-        return f"{'part of ' if self.kept else ''}{'/'.join((*self.path, '#'))} ({self.load})"
+        return f"{self.branch} ({self.load})"
 
 
 @dataclass(frozen=True)

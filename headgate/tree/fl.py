@@ -11,6 +11,7 @@ from uns_topics.model import Value
 from uns_topics.payloads import read
 from uns_topics.plan import Plan
 from uns_topics.presence import AggregatorStatus, BridgeStatus, ParticipantStatus, Route
+from uns_topics.reference import Reference
 from uns_topics.reports import DataQuality, Evaluation, LastUpdate, Statistics
 from uns_topics.rounds import History, Receipt, RoundAnnouncement, VersionManifest
 from uns_topics.topics import FlTopic, TopicError
@@ -55,6 +56,8 @@ def _from_aggregator(body: Value) -> str:
             return f"round {body.round_number} {body.state}{attempt}, base {body.base}, cohort of {len(body.cohort)}"
         case VersionManifest():
             return f"manifest of version {body.version}, {size(body.full.bytes)}"
+        case Reference():
+            return f"generation {body.generation}, quantiles of {len(body.features)} features"
         case Receipt():
             code = f", {body.code.value}" if body.code is not None else ""
             chunks = f", {len(body.chunks)} chunks" if body.chunks else ""

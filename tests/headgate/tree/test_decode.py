@@ -18,6 +18,7 @@ from uns_topics.model import Value
 from uns_topics.plan import Training
 from uns_topics.presence import AggregatorStatus, BridgeStatus, ParticipantState, ParticipantStatus, Route
 from uns_topics.protobuf import is_message, metadata_message
+from uns_topics.reference import Reference
 from uns_topics.reports import DataQuality, LastUpdate, Statistics
 from uns_topics.rounds import ClientConfig, History, Receipt, RoundAnnouncement
 from uns_topics.transfers import Chunk, encode_chunk, make_manifest
@@ -121,6 +122,10 @@ LAST = LastUpdate(
         (
             "down/receipt/lyon", "aggregator", Receipt(id=SHA[:16], result="rejected", code=Code.NORM),
             "rejected, norm, 0123456789abcdef",
+        ),
+        (
+            "down/reference", "aggregator", Reference(generation=2, features=()),
+            "generation 2, quantiles of 0 features",
         ),
         ("down/history", "aggregator", History(rounds=(), current=None), "0 rounds, current none"),
         ("down/to/lyon/via", "dmz", Route(bridges=("dmz", "hq")), "via dmz, hq"),
