@@ -99,7 +99,8 @@ class Decisions:
             return ready
         change = self._change(running, ready, samples)
         most = self._max_rate_change
-        if change is None or most is None or not change.exceeds(most):
+        is_undecided = ready.decision.problem is not None
+        if change is None or most is None or not (change.exceeds(most) or is_undecided):
             self.pass_on()
             return ready
         if self.is_released(ready):
@@ -144,7 +145,16 @@ class Decisions:
     # Held swaps ------------------------------------------------------------------------------------------------------
 
     def _hold(self, held: HeldSwap, running: Served, most: float) -> None:
-        if self.held is None or not self.held.is_of(held.served):
+        problem = held.served.decision.problem
+        if self.held is not None and self.held.is_of(held.served):
+            pass  # it was said
+        elif problem is not None:
+            log.warning(
+                "swap-held: version %d would be on probation (%s) where version %d decides; that one runs on until a"
+                " later one or more labels pass, or `headgate edge release`",
+                held.served.version, problem, running.version,
+            )  # fmt: skip
+        else:
             log.warning(
                 "swap-held: version %d would raise %d alarms on the last %d samples where version %d raises %d, more"
                 " than %g times more or fewer; version %d runs on until a later one passes or `headgate edge release`",

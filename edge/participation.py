@@ -392,16 +392,15 @@ class Participation:
         """Why this participant doesn't take part in full; None where it does."""
         if self.paused:
             return Reason.PAUSED
-        for reason in (self._plan_reason, self._refusal, self.trainer_reason, self.data_reason):
+        held = Reason.SWAP_HELD if self.swap_held else None
+        for reason in (self._plan_reason, self._refusal, held, self.trainer_reason, self.data_reason):
             if reason is not None:
                 return reason
         if self._too_few:
             return Reason.TOO_FEW_SAMPLES
         if self._current is not None and not self._holds(self._current):
             return Reason.FETCHING_MODEL
-        if not self.held:
-            return Reason.NO_MODEL
-        return Reason.SWAP_HELD if self.swap_held else None
+        return Reason.NO_MODEL if not self.held else None
 
     def status(self, birth: int) -> ParticipantStatus:
         """What to say of ourselves."""

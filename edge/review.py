@@ -69,7 +69,8 @@ def review(
     on_select = snapshot.predict(Part.SELECT, {id(model): model for model in every})
     others = {v: served for v, served in could.items() if v in serving.allowed and served.model is not running.model}
     gained = snapshot.gains(on_select[id(running.model)], {v: on_select[id(s.model)] for v, s in others.items()})
-    choice = admit(_choose(running, others, gained, contract.metric))
+    choice = admit(_choose(running, others, gained))
+    _tell(running, choice, gained, contract.metric)
     could = {**could, choice.variant: choice}  # what runs on may be an older one of its kind
     models = {NAMES[variant]: served.model for variant, served in could.items()}
     if id(choice.model) not in on_select:  # the last one runs on, since the swap is held
@@ -98,17 +99,16 @@ def review(
     return evaluation, choice
 
 
-def _choose(
-    running: Served, others: Mapping[Variant, Served], gained: Mapping[Variant, Figure], metric: Metric
-) -> Served:
+def _choose(running: Served, others: Mapping[Variant, Served], gained: Mapping[Variant, Figure]) -> Served:
     """What is to run. Args: gained: by the others over what runs, on the select part alone."""
     chosen = choose(running.variant, gained)
-    if chosen is None:
-        return running
-    if chosen is not running.variant:
-        gain = gained[chosen]
+    return running if chosen is None else others[chosen]
+
+
+def _tell(running: Served, choice: Served, gained: Mapping[Variant, Figure], metric: Metric) -> None:
+    gain = gained.get(choice.variant)
+    if gain is not None and choice.variant is not running.variant:
         log.info(
             "the %s model runs instead of the %s one: %s better by %.3g (%.3g to %.3g in all resamples of %d rows)",
-            chosen.value, running.variant.value, metric.value, gain.value, gain.low, gain.high, gain.n,
+            choice.variant.value, running.variant.value, metric.value, gain.value, gain.low, gain.high, gain.n,
         )  # fmt: skip
-    return others[chosen]

@@ -312,13 +312,13 @@ class _Edge:
         looked_at = -1
         while True:
             await asyncio.sleep(DECIDE_EVERY_S)
-            served, matured = self._served, self._core.counts.matured
+            matured = self._core.counts.matured
             changed = await self._workshop.release()
-            if changed is None and served is not None and served.decision.problem is not None:
+            if changed is None and self._workshop.is_undecided:
                 if matured >= looked_at + max(1, looked_at // 20):  # a long probation must not read the store for ever
                     looked_at = matured
                     changed = await self._workshop.refit()
-            elif served is not None:
+            else:
                 looked_at = -1
             if changed is not None:
                 self._federation.run_on_tags(changed)

@@ -153,7 +153,9 @@ class Serving:
             self.last_good = replace(current, variant=Variant.LAST_GOOD)
         return choice
 
-    def release(self, served: Served) -> Served:
-        """A held swap may go on. Returns: what runs from now on."""
+    def release(self, served: Served) -> Served | None:
+        """A held swap may go on. Returns: what runs from now on; None: a newer version came meanwhile."""
+        if self._offered != served.version:
+            return None
         self._chosen, self.served = served.variant, served
         return served

@@ -253,8 +253,25 @@ class Workshop:
             return replace(running, version=served.version, variant=served.variant)
         return self.decisions.admit(served, running, samples)
 
+    @property
+    def is_undecided(self) -> bool:
+        """Whether what runs, or what waits to run, was evaluated on too few labels."""
+        held = self.decisions.held
+        waits = held is not None and held.served.decision.problem is not None
+        return waits or (self._serving.served is not None and self._serving.served.decision.problem is not None)
+
     async def refit(self) -> Served | None:
-        """Look again at a model that is on probation. Returns: it, where that has ended."""
+        """Look again at a model on probation, or at one that waits because it would be.
+
+        Returns: it, where that has ended.
+        """
+        held = self.decisions.held
+        if held is not None and held.served.decision.problem is not None:
+            samples = await self._samples(held.served, fresh=True)
+            ready = await on(self._scoring, lambda: self._admit(held.served, samples))
+            if self.decisions.held is not None:
+                return None
+            return await self._let_pass(ready)
         served = self._serving.served
         if served is None or served.decision.problem is None:
             return None
@@ -273,8 +290,12 @@ class Workshop:
             return None
         log.info("the swap to version %d was released", held.served.version)
         self.decisions.pass_on()
-        entered = self._serving.release(held.served)
-        await self._keep(entered)
+        return await self._let_pass(held.served)
+
+    async def _let_pass(self, served: Served) -> Served | None:
+        entered = self._serving.release(served)
+        if entered is not None:
+            await self._keep(entered)
         return entered
 
     async def _samples(self, served: Served, *, fresh: bool = False) -> Samples | None:

@@ -192,3 +192,24 @@ def test_a_site_without_a_rule_holds_no_swap(tmp_path: Path) -> None:
             assert (await here.enter(2, slanted(0.0))).version == 2
 
     run(main())
+
+
+def test_a_model_that_decides_gives_way_to_one_on_probation_only_once_that_may_decide(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with site(tmp_path, samples=0) as here:
+            await here.enter(1, slanted(1.0))
+            here.store.add(history(100, bad))
+            said = [StoredPrediction(LINE, f"B{n}", 1_700_000_000.0 + 30 * n, 1, 0.5) for n in range(60)]
+            here.store.add([], said)
+            assert await here.shop.refit() is not None
+            held = await here.enter(2, slanted(1.1))  # it ran on none of them
+            assert (held.version, here.shop.is_undecided) == (1, True)
+            assert here.decisions.held is not None
+            assert await here.shop.refit() is None
+            here.store.add(history(600, bad))
+            ready = await here.shop.refit()
+            assert ready is not None
+            assert (ready.version, ready.variant, ready.decision.problem) == (2, Variant.GLOBAL, None)
+            assert (here.decisions.held, here.shop.is_undecided) == (None, False)
+
+    run(main())
