@@ -50,8 +50,9 @@ class HostState:
         self._changed.set()
 
     async def close(self) -> None:
-        """Say offline, then leave."""
+        """Say offline as of now, then leave."""
         self._reads = False
+        self._timestamp_ms = max(self._timestamp_ms, round(self._wall_clock() * 1000))
         await self._link.close((self._topic, self._state(), 1, True))
 
     def _state(self) -> bytes:

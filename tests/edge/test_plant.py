@@ -265,6 +265,8 @@ def test_a_new_session_asks_sparkplug_nodes_for_their_births(tmp_path: Path) -> 
             world.plant.on_message(Message("spBv1.0/line2/NDATA/node", encode_payload(Payload(1, (), 7))))
             await world.until(lambda: "spBv1.0/line2/NCMD/node" in world.seen.topics)
             assert world.plant.counted == {"no-birth": 1, "rebirth-not-sent": 1}
+            (command,) = [m for m in world.broker.record if "/NCMD/" in m.topic]
+            assert (command.qos, command.retain) == (0, False)
 
     run(main())
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from broker_bridge.groups import first_of
 from broker_bridge.memory import MemoryBroker
-from broker_bridge.session import Session
+from broker_bridge.session import BrokerRefused, Session
 from edge.signal_map import SignalMap
 from edge.sparkplug_host import HostState
 from tests.aio import Inbox, run
@@ -26,7 +27,8 @@ class World:
 
     def __init__(self) -> None:
         self.broker = MemoryBroker()
-        self.host = HostState(self.broker.connector(), "berlin", "headgate", lambda: NOW_MS / 1000)
+        self.now_ms = NOW_MS
+        self.host = HostState(self.broker.connector(), "berlin", "headgate", lambda: self.now_ms / 1000)
         self.seen = Inbox()
         self.node: Session | None = None
 
@@ -53,7 +55,7 @@ async def running() -> AsyncIterator[World]:
         await world.until(lambda: world.states)
         yield world
         await world.host.close()
-        assert world.retained == {"online": False, "timestamp": world.states[-1][1]}
+        assert world.retained["online"] is False
 
 
 def test_it_is_online_while_the_plant_session_reads() -> None:
@@ -77,6 +79,32 @@ def test_a_lost_session_leaves_its_will_and_the_next_is_newer() -> None:
             world.broker.drop("berlin-host")
             await world.until(lambda: (True, NOW_MS + 1) in world.states)
             assert world.states[1:] == [(True, NOW_MS), (False, NOW_MS), (True, NOW_MS + 1)]
+
+    run(main())
+
+
+def test_all_that_it_says_is_retained_at_qos_1_and_its_last_word_is_as_of_then() -> None:
+    async def main() -> None:
+        async with running() as world:
+            world.host.reads(True)
+            await world.until(lambda: world.states[-1] == (True, NOW_MS))
+            world.broker.drop("berlin-host")
+            await world.until(lambda: (True, NOW_MS + 1) in world.states)
+            world.now_ms += 5000
+        assert world.retained == {"online": False, "timestamp": NOW_MS + 5000}
+        assert {(m.topic, m.qos, m.retain) for m in world.broker.record} == {(TOPIC, 1, True)}
+
+    run(main())
+
+
+def test_nothing_is_said_where_its_own_topic_cannot_be_heard() -> None:
+    async def main() -> None:
+        world = World()
+        world.broker.denied_filters = frozenset({TOPIC})
+        with pytest.raises(BaseExceptionGroup) as raised:
+            await world.host.run()
+        assert isinstance(first_of(raised.value), BrokerRefused)
+        assert world.broker.record == []
 
     run(main())
 
