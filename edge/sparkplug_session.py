@@ -233,8 +233,12 @@ def make_session(
     store: SampleStore,
     executor: Executor,
 ) -> SparkplugSession | None:
-    """The session that an edge's configuration asks for."""
+    """The session that an edge's configuration asks for; None too where its metrics can't be told apart."""
     if config.inference.sparkplug is None:
+        return None
+    names = {spec.name.casefold() for spec in outputs.specs}
+    if len(names) < len(outputs.specs):  # tck-id-case-sensitivity-metric-names
+        log.error("no Sparkplug node: the output %s is named like another leaf but for its case", outputs.output)
         return None
     unit = contract.label.unit if isinstance(contract.label, RunToFailureLabel) else ""
     properties = {"Federation": config.federation, "Participant": config.participant, "Software": "Headgate"}

@@ -396,6 +396,14 @@ def test_after_its_host_s_death_a_node_begins_anew() -> None:
     assert kinds(world.hear(STATE, state_payload(True, 12))) == ["NBIRTH", "DBIRTH"]
 
 
+def test_a_host_that_was_there_in_the_session_before_is_awaited_again() -> None:
+    world = host_world()
+    world.hear(STATE, state_payload(True, 10))
+    world.node.disconnected()
+    assert world.connect(8) == []
+    assert kinds(world.hear(STATE, state_payload(True, 10), retain=True)) == ["NBIRTH", "DBIRTH"]
+
+
 def test_a_state_that_comes_before_the_subscription_is_acknowledged_counts() -> None:
     world = World(primary_host="scada", connect=False)
     world.node.connecting(0, world.now)

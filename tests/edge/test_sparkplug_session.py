@@ -16,18 +16,18 @@ import pytest
 
 from broker_bridge.groups import first_of
 from broker_bridge.memory import MemoryBroker
-from broker_bridge.session import BrokerRefused, Session
+from broker_bridge.session import BrokerRefused, Message, Session
 from broker_bridge.settings import ConfigError
 from edge.config import EdgeConfig, SparkplugConfig
 from edge.outputs import Outputs
 from edge.signal_map import SignalMap
 from edge.sparkplug_node import EdgeNode
-from edge.sparkplug_session import SESSION_KEY, SparkplugSession, farewell, refuse_own_node
+from edge.sparkplug_session import SESSION_KEY, SparkplugSession, farewell, make_session, refuse_own_node
 from edge.store import SampleStore
 from edge.variants import Served
 from tests.aio import Inbox, run
 from tests.edge.node_world import COMMAND, DEVICE, STATE, Said, prediction, read
-from tests.edge.versions import model_of
+from tests.edge.versions import CONTRACT, model_of
 from uns_topics.presence import Variant
 from uns_topics.sparkplug import BDSEQ, rebirth_request, state_payload
 
@@ -118,6 +118,28 @@ def test_births_then_data_then_a_death_before_the_session_ends(tmp_path: Path) -
             assert world.numbers("NBIRTH") == world.numbers("NDEATH") == [0]
             ours = [m for m in world.broker.record if m.topic.startswith("spBv1.0/Headgate/")]
             assert [(m.qos, m.retain) for m in ours] == [(0, False)] * 5 + [(1, False)]
+
+    run(main())
+
+
+def test_nothing_is_said_after_the_death(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path) as world:
+            await world.until(lambda: world.kinds == ["NBIRTH"])
+            world.session.predicted([prediction()])
+            await world.until(lambda: "DBIRTH" in world.kinds)
+            late = iter(range(1, 100))
+
+            def goes_on(_: Message) -> None:
+                world.session.predicted([prediction(NOW + next(late))])
+
+            async with world.broker.connector().connect("late", on_message=goes_on) as other:
+                await other.subscribe("spBv1.0/+/NDEATH/#")
+                await world.session.close()
+                await world.until(lambda: "NDEATH" in world.kinds)
+                await other.publish("spBv1.0/Headgate/NDEATH/berlin-1", b"")  # what was said before it is through
+            assert next(late) > 1
+            assert "DDATA" not in world.kinds
 
     run(main())
 
@@ -304,14 +326,18 @@ def test_a_farewell_is_the_death_of_the_last_session(tmp_path: Path) -> None:
     run(main())
 
 
-def test_an_edge_that_would_read_its_own_node_is_refused(tmp_path: Path) -> None:
-    config = EdgeConfig.model_validate(
+def edge_config(folder: Path) -> EdgeConfig:
+    return EdgeConfig.model_validate(
         {
-            "federation": "solder-defect", "participant": "berlin", "data_dir": tmp_path, "broker": {},
-            "signal_map": tmp_path / "signal-map.yaml",
+            "federation": "solder-defect", "participant": "berlin", "data_dir": folder, "broker": {},
+            "signal_map": folder / "signal-map.yaml",
             "inference": {"sparkplug": {"group": "acme", "node": "line1"}},
         }
     )  # fmt: skip
+
+
+def test_an_edge_that_would_read_its_own_node_is_refused(tmp_path: Path) -> None:
+    config = edge_config(tmp_path)
     source = {
         "topic": "spBv1.0/{site}/+/line1/spi",
         "form": "sparkplug",
@@ -328,6 +354,18 @@ def test_an_edge_that_would_read_its_own_node_is_refused(tmp_path: Path) -> None
 
 def replace_node(config: EdgeConfig, node: SparkplugConfig | None) -> Any:
     return config.inference.model_copy(update={"sparkplug": node})
+
+
+def test_metrics_that_differ_in_case_alone_make_no_node(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = edge_config(tmp_path)
+    with SampleStore(tmp_path / "samples.sqlite") as store, ThreadPoolExecutor(1) as executor:
+        connector = MemoryBroker().connector()
+        made = [
+            make_session(config, CONTRACT, Outputs("solder-defect", output), connector, store, executor)
+            for output in ("Quality", "score")
+        ]
+    assert [one is None for one in made] == [True, False]
+    assert caplog.messages == ["no Sparkplug node: the output Quality is named like another leaf but for its case"]
 
 
 @pytest.mark.parametrize("field", ["group", "node", "primary_host"])
