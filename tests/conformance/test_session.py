@@ -137,6 +137,23 @@ def test_a_session_receives_nothing_that_it_did_not_subscribe_to(place: Place) -
     run(main())
 
 
+def test_an_old_session_is_not_taken_up_again(place: Place) -> None:
+    async def main() -> None:
+        inbox, connect = Inbox(), place.connector.connect
+        async with connect(place.client("same"), on_message=Inbox()) as session:
+            await session.subscribe(place.topic("old"))
+        async with connect(place.client("other"), on_message=Inbox()) as other:
+            await other.publish(place.topic("old"), b"meanwhile")
+            async with connect(place.client("same"), on_message=inbox) as session:
+                await other.publish(place.topic("old"), b"now")
+                await session.subscribe(place.topic("mark"))
+                await session.publish(place.topic("mark"), b"")
+                await inbox.topic(place.topic("mark"))
+        assert inbox.topics == [place.topic("mark")]
+
+    run(main())
+
+
 def test_the_will_is_published_after_an_abnormal_end(place: Place) -> None:
     async def main() -> None:
         inbox, late = Inbox(), Inbox()
