@@ -104,6 +104,7 @@ def test_a_javascript_node_feeds_an_edge_and_a_javascript_host_reads_it(tmp_path
                 at_ms = start_ms + 151 * 30_000
                 await node.board(150, at_ms)
                 await f.until(lambda: f.scores("berlin", version)[-1:] and is_of(f, "B150"), "an inference for B150")
+                await f.until(lambda: published(f, at_ms) is not None, "its value as a leaf")
                 await host.until(lambda: at_ms in times(host), "its value as a metric")
                 check_node(host, f, at_ms, version)
                 await host.publish_sparkplug(
@@ -135,6 +136,13 @@ def times(host: JsClient) -> set[int]:
     return {metric["timestamp"] for metric in found if metric is not None}
 
 
+def published(f: Federation, at_ms: int) -> float | None:
+    """The leaf's value of this event time; None while it hasn't come."""
+    leaf = f"{INSTANCE}/_inference/{FEDERATION}/score"
+    bodies = [json.loads(message.payload) for message in f.messages if message.topic == leaf]
+    return next((float(body["value"]) for body in bodies if body["timestamp_ms"] == at_ms), None)
+
+
 def check_node(host: JsClient, f: Federation, at_ms: int, version: int) -> None:
     """The births say names and types, data is read without a null, and its value is the leaf's."""
     born = metrics_of(said(host, "DBIRTH")[-1])
@@ -143,10 +151,7 @@ def check_node(host: JsClient, f: Federation, at_ms: int, version: int) -> None:
     assert all(metric["value"] is not None for p in said(host, "DDATA") for metric in p["metrics"])
     scores = [metrics_of(payload).get("score", {}) for payload in said(host, "DDATA")]
     (score,) = [metric for metric in scores if metric.get("timestamp") == at_ms]
-    leaf = f"{INSTANCE}/_inference/{FEDERATION}/score"
-    leaves = [json.loads(message.payload) for message in f.messages if message.topic == leaf]
-    (published,) = {body["value"] for body in leaves if body["timestamp_ms"] == at_ms}
-    assert score["value"] == pytest.approx(published, rel=1e-5)
+    assert score["value"] == pytest.approx(published(f, at_ms), rel=1e-5)
     assert score["type"] == "Double"
     assert score["properties"]["Quality"]["value"] in (0, 192, 500)
     check_sequence(host)
