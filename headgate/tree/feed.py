@@ -15,7 +15,6 @@ from broker_bridge.session import (
     Connector,
     Message,
     OnMessage,
-    PublishRefused,
     Session,
     SessionLost,
     Will,
@@ -60,29 +59,28 @@ class Feed:
             self._connector,
             _client_id(),
             on_message=self.on_message,
-            on_up=self._on_up,
+            on_up=self._hold,
             on_down=self._note,
             make_will=lambda _: None,
         )
-        work = [
-            asyncio.create_task(link.run(), name="tree link"),
-            asyncio.create_task(self._keep_within(lambda: link.session), name="tree narrowing"),
-        ]
-        await _first_of(work)
+        await link.run()
 
     async def listen(self, seconds: float, stop: asyncio.Event) -> None:
-        """Connect once and listen this long, or until `stop`.
+        """Connect and listen this long, or until `stop`.
 
         Raises: BrokerUnreachable, BrokerRefused, BrokerMisconfigured, SessionLost.
         """
-        async with self._connector.connect(_client_id(), on_message=self.on_message) as session:
-            await self._on_up(session, 1)
-            work = [
-                asyncio.create_task(stop.wait(), name="stop"),
-                asyncio.create_task(session.wait_closed(), name="session"),
-                asyncio.create_task(self._keep_within(lambda: session), name="tree narrowing"),
-            ]
-            await _first_of(work, seconds)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while loop.time() < end and not stop.is_set():
+            with suppress(_Narrowed):
+                async with self._connector.connect(_client_id(), on_message=self.on_message) as session:
+                    work = [
+                        asyncio.create_task(stop.wait(), name="stop"),
+                        asyncio.create_task(session.wait_closed(), name="session"),
+                        asyncio.create_task(self._hold(session), name="tree"),
+                    ]
+                    await _first_of(work, end - loop.time())
 
     def on_message(self, message: Message) -> None:
         """Count one message, and ask for fewer of them where a cap is hit."""
@@ -95,32 +93,48 @@ class Feed:
         if not self._meter.take(len(message.payload), now) or self._tree.is_full:
             self._over.set()
 
-    async def _on_up(self, session: Session, _birth: int) -> None:
-        await _subscribe(session, self.filters)
-        self.state = CONNECTED
+    async def _hold(self, session: Session, _birth: int = 1) -> None:
+        """Subscribe, and end the session where a cap is hit: the next one begins with fewer filters.
+
+        An UNSUBSCRIBE wouldn't do: a broker queues all that it has retained at the SUBSCRIBE, and goes on sending it.
+        Mosquitto's SUBACK comes after all of that, so the cap is not waited for until then.
+        """
+        over = asyncio.create_task(self._over.wait(), name="tree cap")
+        subscribing = asyncio.create_task(self._subscribe(session), name="tree subscribing")
+        try:
+            await asyncio.wait({over, subscribing}, return_when=asyncio.FIRST_COMPLETED)
+            if subscribing.done():
+                subscribing.result()
+                self.state = CONNECTED
+                await over
+        finally:
+            over.cancel()
+            subscribing.cancel()
+            await asyncio.gather(over, subscribing, return_exceptions=True)
+        self._narrow()
+        raise _Narrowed("a cap was hit: asking for fewer topics")
+
+    async def _subscribe(self, session: Session) -> None:
+        for start in range(0, len(self.filters), FILTERS_AT_ONCE):
+            await session.subscribe(*self.filters[start : start + FILTERS_AT_ONCE], qos=0)
+
+    def _narrow(self) -> None:
+        now = self._clock()
+        narrowing = narrow(self._tree, self.filters, self._limits, now)
+        self.filters = narrowing.filters
+        for one in narrowing.left_out:
+            self.left_out.append(one)
+            self._tree.leave_out(one.path, str(one.load), one.kept)
+        self._tree.is_full = False
+        self._meter.reset(now)
+        self._over.clear()
 
     def _note(self, reason: str) -> None:
         self.state = reason
 
-    async def _keep_within(self, session: Callable[[], Session | None]) -> None:
-        while True:
-            await self._over.wait()
-            now = self._clock()
-            before = self.filters
-            narrowing = narrow(self._tree, before, self._limits, now)
-            self.filters = narrowing.filters
-            for one in narrowing.left_out:
-                self.left_out.append(one)
-                self._tree.leave_out(one.path, str(one.load), one.kept)
-            live = session()
-            if live is not None:
-                with suppress(SessionLost, PublishRefused):  # a new session begins with the new filters
-                    for start in range(0, len(before), FILTERS_AT_ONCE):
-                        await live.unsubscribe(*before[start : start + FILTERS_AT_ONCE])
-                    await _subscribe(live, self.filters)
-            self._tree.is_full = False
-            self._meter.reset(self._clock())
-            self._over.clear()
+
+class _Narrowed(SessionLost):
+    """This side ended the session. Leaving it so closes the connection without reading on to its end."""
 
 
 class _Noting:
@@ -155,11 +169,6 @@ async def _first_of(work: list[asyncio.Task[Any]], timeout_s: float | None = Non
         for task in work:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
-
-
-async def _subscribe(session: Session, filters: tuple[str, ...]) -> None:
-    for start in range(0, len(filters), FILTERS_AT_ONCE):
-        await session.subscribe(*filters[start : start + FILTERS_AT_ONCE], qos=0)
 
 
 def _client_id() -> str:
