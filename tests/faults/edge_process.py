@@ -10,6 +10,7 @@ import hashlib
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -144,6 +145,20 @@ class DiceWorkshop:
         self._held[manifest.sha256] = Held(self._template, vector, manifest.lineage)
         return manifest
 
+    decisions = SimpleNamespace(held=None)
+
+    def is_succession(self, manifest: VersionManifest) -> bool:
+        """There is one generation."""
+        del manifest
+        return False
+
+    async def why_not_yet(self, manifest: VersionManifest) -> None:
+        """A version of the same generation takes the place of the one before at once."""
+        del manifest
+
+    async def enter(self, manifest: VersionManifest) -> Served:
+        return self.offer(manifest)
+
     def offer(self, manifest: VersionManifest) -> Served:
         return Served(self._held[manifest.sha256], manifest.version, Variant.GLOBAL)  # type: ignore[arg-type]
 
@@ -274,6 +289,11 @@ class EdgeProcess:
         core.on_counts(Counts(samples=100, matured=100, new=100, trainable=60))
         core.on_trainer(None)
         await federation.run()
+
+    @property
+    def failed(self) -> dict[str, int]:
+        """Effects of this life that came to nothing: a bug here or in the product."""
+        return dict(self._federation.failed) if self._federation is not None else {}
 
     def kill(self) -> None:
         """As by kill -9."""

@@ -212,6 +212,9 @@ class Simulation:
             for task in running:
                 if task.done():
                     task.result()
+            for edge in self.edges:
+                if edge.failed:
+                    raise Broken(f"{edge.name}: effects failed: {edge.failed}")
             await asyncio.sleep(1.0)
 
     def _said(self, kind: Kind) -> object:
@@ -234,7 +237,7 @@ class Simulation:
         history = self._said(Kind.HISTORY)
         rests = isinstance(history, History) and history.resting
         edges = {
-            e.name: (e.runs and e.runs.version, e.core and e.core.reason, "update-under-way" in e.disk.values)
+            e.name: (e.runs and e.runs.version, e.core and e.core.reason, "update-under-way" in e.disk.values, e.failed)
             for e in self.edges
         }
         return f"resting {rests}, round {self.truth.last_round}, current {self.truth.current}, edges {edges}"
