@@ -21,7 +21,7 @@ from uns_topics.rounds import RoundSummary
 WIDE = 104
 """Columns from which the intervals have room."""
 STATES = {ParticipantState.ONLINE: "waiting"}
-QUALITIES = {"192": "good", "203": "replayed", "256": "uncertain", "512": "bad"}
+QUALITIES = {"192": "good", "203": "replayed", "256": "uncertain", "512": "bad", "516": "stale"}
 STYLES = {
     "training": "cyan",
     "hold": "yellow",
