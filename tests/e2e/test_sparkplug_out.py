@@ -16,7 +16,8 @@ import pytest
 from tests.aio import run
 from tests.e2e.federation import FEDERATION, Federation, federation
 from tests.e2e.test_leave import leave
-from tests.servers import Server
+from tests.servers import Server, free_port
+from tests.support.prometheus import fetch, scrape
 from tests.support.pysparkplug_environment import Peer, peer
 from uns_topics.sparkplug import SparkplugTopic, decode_payload
 
@@ -142,8 +143,13 @@ def test_a_host_sees_births_data_a_rebirth_and_deaths_over_a_kill_and_a_restart(
             assert f.session is not None
             await f.session.publish(READY, b"1", retain=True)
             async with mosquitto_sub(broker, watch):
-                await start(f)
+                listen = f"127.0.0.1:{free_port()}"
+                await start(f, health={"listen": listen})
                 await reader.until(lambda: watch.kinds == ["NBIRTH"], "the node's birth")
+                shown = await scrape(listen)
+                assert shown.value("headgate_edge_connected", session="spb") == 1
+                assert shown.value("headgate_edge_sparkplug_born") == 1
+                assert "sparkplug:" not in (await fetch(listen, "/readyz"))[1]
                 birth = watch.last("NBIRTH")
                 assert values(birth)["Properties/Federation"] == FEDERATION
                 assert values(birth)["Node Control/Rebirth"] is False
@@ -175,10 +181,10 @@ def test_a_host_sees_births_data_a_rebirth_and_deaths_over_a_kill_and_a_restart(
     run(main(), timeout_s=140)
 
 
-async def start(f: Federation) -> None:
+async def start(f: Federation, **settings: Any) -> None:
     f.write("berlin/sparkplug.yaml", SIGNAL_MAP)
     inference = {"home": "acme/berlin/smt/line1", "sparkplug": {"group": GROUP, "node": NODE}}
-    await f.start_edge("berlin", signal_map="sparkplug.yaml", inference=inference)
+    await f.start_edge("berlin", signal_map="sparkplug.yaml", inference=inference, **settings)
     await f.listening("berlin")
 
 

@@ -7,7 +7,7 @@ import json
 import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -95,10 +95,13 @@ def test_we_read_what_it_writes() -> None:
 
 
 @pytest.mark.broker
-def test_it_hears_a_session_with_strict_aliases_and_a_primary_host(mosquitto_server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", ["3.1.1", "5"])
+def test_it_hears_a_session_with_strict_aliases_and_a_primary_host(
+    mosquitto_server: Server, tmp_path: Path, protocol: Literal["3.1.1", "5"]
+) -> None:
     async def main() -> None:
         config = SparkplugConfig(group="Headgate", node="berlin-1", strict_alias=True, primary_host="scada")
-        connector = PahoConnector(BrokerConfig(url=mosquitto_server.url))
+        connector = PahoConnector(BrokerConfig(url=mosquitto_server.url, protocol=protocol))
         executor = ThreadPoolExecutor(1)
         with SampleStore(tmp_path / "samples.sqlite") as store:
             node = EdgeNode(config, Outputs("solder-defect", "score"))
