@@ -68,6 +68,7 @@ class Health:
         self._registry = registry if registry is not None else CollectorRegistry()
         self._notifier = notifier if notifier is not None else Notifier.from_environment()
         self._conditions: dict[str, Check] = {}
+        self._notes: dict[str, Check] = {}
         self._watched: set[asyncio.Task[object]] = set()
         self._ended: list[str] = []
         self._broken: set[str] = set()
@@ -80,6 +81,12 @@ class Health:
         if name in self._conditions:
             raise ValueError(f"there is a condition {name} already")
         self._conditions[name] = check
+
+    def note(self, name: str, check: Check) -> None:
+        """Something that people should know of a service that is ready. Args: name: short, one of its kind."""
+        if name in self._notes:
+            raise ValueError(f"there is a note {name} already")
+        self._notes[name] = check
 
     def watch(self, *tasks: asyncio.Task[object]) -> None:
         """Tasks that run as long as the service: one that ends before `stopping` makes it unhealthy."""
@@ -97,8 +104,7 @@ class Health:
         """Sentences by the name of each condition that isn't met; empty where the service is ready."""
         if self._is_stopping:
             return {"running": "the service is stopping"}
-        answers = {name: self._ask(name, check) for name, check in self._conditions.items()}
-        return {name: " ".join(sentence.split()) for name, sentence in answers.items() if sentence is not None}
+        return self._answers(self._conditions)
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
@@ -142,12 +148,17 @@ class Health:
         unmet = self.unmet()
         if unmet:
             return Response(503, "".join(f"{name}: {sentence}\n" for name, sentence in unmet.items()).encode())
-        return Response(200, b"ready\n")
+        notes = self._answers(self._notes)
+        return Response(200, "".join(["ready\n", *(f"{name}: {said}\n" for name, said in notes.items())]).encode())
 
     def _metrics(self) -> Response:
         return Response(200, generate_latest(self._registry), EXPOSITION)
 
     # ------------------------------------------------------------------------------------------------------------------
+
+    def _answers(self, checks: dict[str, Check]) -> dict[str, str]:
+        answers = {name: self._ask(name, check) for name, check in checks.items()}
+        return {name: " ".join(sentence.split()) for name, sentence in answers.items() if sentence is not None}
 
     def _ask(self, name: str, check: Check) -> str | None:
         try:

@@ -152,6 +152,7 @@ class _Edge:
         self._health = Health(config.health, service_registry(self._sheet))
         self._health.condition("federation", self._why_no_federation)
         self._health.condition("plant", self._why_no_plant)
+        self._health.note("generation", self._why_behind)
         if config.inference.sparkplug is not None:
             self._health.condition("sparkplug", self._why_no_sparkplug)
 
@@ -371,6 +372,15 @@ class _Edge:
 
     def _why_no_federation(self) -> str | None:
         return None if self._federation.is_up else "there is no session with the federation's broker"
+
+    def _why_behind(self) -> str | None:
+        plan, waits, served = self._core.plan, self._federation.waits, self._served
+        runs = f"; version {served.version} runs on" if served is not None else ""
+        if plan is not None and self._core.behind is not None:
+            return f"generation {plan.generation} isn't followed: {self._core.behind}{runs}"
+        if waits is not None:
+            return f"version {waits.version} doesn't run yet: {self._federation.why_waits}{runs}"
+        return None
 
     def _why_no_plant(self) -> str | None:
         if self._plant is None:

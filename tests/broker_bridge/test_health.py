@@ -93,6 +93,14 @@ def test_ready_is_when_all_conditions_hold() -> None:
             assert await ask("/readyz") == (503, "fl: no session with the broker\nplant: no contract\n")
             away.update(fl=None, plant=None)
             assert await ask("/readyz") == (200, "ready\n")
+            said: list[str | None] = ["generation 2 isn't followed:\nnothing feeds 'tilt'"]
+            health.note("generation", lambda: said[0])
+            assert await ask("/readyz") == (
+                200,
+                "ready\ngeneration: generation 2 isn't followed: nothing feeds 'tilt'\n",
+            )
+            said[0] = None
+            assert await ask("/readyz") == (200, "ready\n")
             health.stopping()
             assert await ask("/readyz") == (503, "running: the service is stopping\n")
             assert (await ask("/nothing"))[0] == 404

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from broker_bridge.embedded import free_port
 from edge.outputs import alive_topic
 from tests.aio import run
 from tests.e2e.federation import CONTRACT, FEDERATION, Federation, federation, signal_map
 from tests.e2e.models import make_base_model
 from tests.servers import Server
+from tests.support.prometheus import fetch
 from uns_topics.codes import Reason
 from uns_topics.presence import ParticipantState, ParticipantStatus
 
@@ -73,11 +75,13 @@ def test_the_old_generation_serves_until_a_plant_can_run_the_new_one(
     wider = make_base_model(tmp_path / "wider", "16,8", WIDER)
 
     async def main() -> None:
+        listen = f"127.0.0.1:{free_port(0)}"
+        health = {"health": {"listen": listen}}
         async with federation(tmp_path, broker, trainer=None) as f:
             await f.start_aggregator(base_model, training=TRAINING)
             for plant in PLANTS:
                 tags = with_tilt(plant) if plant != "nantes" else None
-                await f.start_edge(plant, tags=tags, **ANY)
+                await f.start_edge(plant, tags=tags, **ANY, **(health if plant == "nantes" else {}))
                 await f.listening(plant)
                 await f.publish_boards(plant, 150, tilt=2.0)
             await f.until(lambda: f.rests, "the last round of generation 1", 120)
@@ -99,6 +103,10 @@ def test_the_old_generation_serves_until_a_plant_can_run_the_new_one(
 
             # Nobody has a sample of the new contract yet: the old model judges boards, at all three.
             await f.until(lambda: _is_behind(f, "nantes"), "nantes stays behind, and says what it lacks")
+            code, page = await fetch(listen, "/readyz")
+            assert (code, page.splitlines()[0]) == (200, "ready")
+            assert "tilt" in page
+            assert f"version {old} runs on" in page
             assert "tilt" in f.services["nantes"].log.read_text()
             for plant in PLANTS:
                 await one_more(f, plant, old)
