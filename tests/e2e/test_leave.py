@@ -51,7 +51,7 @@ def test_an_edge_that_leaves_takes_its_topics_along(tmp_path: Path, base_model: 
                 await f.until(lambda plant=plant: f.scores(plant, version), f"an inference at {plant}")
             code, said = await leave(tmp_path, "berlin")
             assert code == 1
-            assert "the edge runs; stop it first" in said
+            assert "is in use: its edge runs, or a backfill does; stop that first" in said
             assert await f.stop("berlin") == 0
             mine = {t for t in await retained(broker, "berlin") if "/_inference/" in t or "/up/" in t}
             assert len(mine) >= 9
