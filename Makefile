@@ -8,6 +8,8 @@ SPARKPLUG_VENV ?= .venv-sparkplug
 # NVFlare too, for benchmarks alone.
 NVFLARE_VENV ?= .venv-nvflare
 ARGS ?=
+# Simulated federations of `make soak`.
+SEEDS ?= 100000
 # Where pip must be told an index for the CPU build of torch:
 #   make demo PIP_ARGS='--extra-index-url ADDRESS'
 PIP_ARGS ?=
@@ -18,7 +20,7 @@ SPARKPLUG_STAMP := $(SPARKPLUG_VENV)/.sparkplug-installed
 NVFLARE_STAMP := $(NVFLARE_VENV)/.nvflare-installed
 export FLOWER_VENV SPARKPLUG_VENV NVFLARE_VENV
 
-.PHONY: demo test interop check bench clean
+.PHONY: demo test interop check bench soak clean
 .DEFAULT_GOAL := help
 
 help:
@@ -27,6 +29,7 @@ help:
 	@echo "make interop  set up, and run the loop on other brokers and beside other programs (Node-RED, MQTT.js and more)"
 	@echo "make check   ruff and mypy only"
 	@echo "make bench   benchmarks"
+	@echo "make soak    100,000 simulated federations under faults (SEEDS=...; hours)"
 	@echo "make clean   remove the environments"
 
 $(STAMP): pyproject.toml constraints.txt scripts/setup
@@ -60,6 +63,9 @@ test: $(STAMP) $(FLOWER_STAMP) $(SPARKPLUG_STAMP) check
 interop: $(STAMP)
 	@scripts/need-interop-programs
 	$(BIN)/pytest tests/interop $(ARGS)
+
+soak: $(STAMP)
+	$(BIN)/python -m tests.faults.simulate --seeds 0:$(SEEDS) --jobs $$(nproc)
 
 bench: $(STAMP) $(FLOWER_STAMP) $(NVFLARE_STAMP)
 	@scripts/need-test-programs
