@@ -90,16 +90,18 @@ def activations(on: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
 class AlarmMemory:
     """What outlives a sample, and a restart: a model that is swapped in judges the newest sample once more.
 
-    Attributes: before: the newest sample; now: after it; time_s: its event time, minus infinity before any.
+    Attributes: before: the newest sample; now: after it; time_s: its event time, minus infinity before any; key: its
+    key, since boards of one panel may bear the same time.
     """
 
     before: AlarmState = AlarmState()
     now: AlarmState = AlarmState()
     time_s: float = float("-inf")
+    key: str = ""
 
-    def on(self, trip: Trip, value: float, time_s: float) -> AlarmMemory:
-        """One more sample; one that is older than the newest changes nothing."""
+    def on(self, trip: Trip, value: float, time_s: float, key: str = "") -> AlarmMemory:
+        """One more sample, or the newest once more; one that is older than the newest changes nothing."""
         if time_s < self.time_s:
             return self
-        before = self.before if time_s == self.time_s else self.now
-        return AlarmMemory(before, step(trip, before, value), time_s)
+        before = self.before if (time_s, key) == (self.time_s, self.key) else self.now
+        return AlarmMemory(before, step(trip, before, value), time_s, key)

@@ -75,7 +75,7 @@ class Inference:
         sample, decision = one.sample, served.decision
         trip = decision.trip_of(sample.instance) if decision.problem is None else None
         memory = self._memory.setdefault(sample.instance, InstanceMemory())
-        memory.alarm = memory.alarm.on(trip, value, sample.time_s) if trip is not None else AlarmMemory()
+        memory.alarm = memory.alarm.on(trip, value, sample.time_s, sample.key) if trip is not None else AlarmMemory()
         if self.is_held or is_uncertain or decision.problem is not None:
             quality = QUALITY_UNCERTAIN
         else:

@@ -34,7 +34,7 @@ class InstanceMemory:
                 "published_s": self.published_s,
                 "usual_s": self.usual_s,
                 "lag": [lag.since_s, lag.least_s, lag.before_s] if lag is not None else None,
-                "alarm": [*states, alarm.time_s] if alarm != AlarmMemory() else None,
+                "alarm": [*states, alarm.time_s, alarm.key] if alarm != AlarmMemory() else None,
             }
         ).encode()
 
@@ -45,9 +45,9 @@ class InstanceMemory:
             found = json.loads(raw)
             lag, alarm, memory = found["lag"], found["alarm"], AlarmMemory()
             if alarm is not None:
-                (was_on, was_cleared), (is_on, cleared), time_s = alarm
+                (was_on, was_cleared), (is_on, cleared), time_s, key = alarm
                 before, now = AlarmState(bool(was_on), int(was_cleared)), AlarmState(bool(is_on), int(cleared))
-                memory = AlarmMemory(before, now, float(time_s))
+                memory = AlarmMemory(before, now, float(time_s), str(key))
             return cls(
                 _number(found["published_s"]),
                 _number(found["usual_s"]),

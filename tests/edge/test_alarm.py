@@ -70,3 +70,9 @@ def test_a_swap_judges_the_newest_sample_again_and_an_older_sample_changes_nothi
     assert memory.on(trip, 0.1, 20).now == AlarmState(True, 1)  # not the second clear sample
     assert memory.on(trip, 0.1, 15) == memory
     assert memory.on(trip, 0.1, 30).now == AlarmState(False)
+
+
+def test_boards_of_one_time_are_as_many_samples() -> None:
+    memory = AlarmMemory().on(Trip(0.5, clear_samples=2), 0.9, 10, "a").on(Trip(0.5, clear_samples=2), 0.1, 10, "b")
+    assert memory.now == AlarmState(True, 1)
+    assert memory.on(Trip(0.5, clear_samples=2), 0.1, 10, "b").now == AlarmState(True, 1)

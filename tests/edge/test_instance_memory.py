@@ -14,7 +14,7 @@ from edge.instance_memory import InstanceMemory
     [
         InstanceMemory(),
         InstanceMemory(published_s=1.5, usual_s=30.25),
-        InstanceMemory(1.5, 0.1, Lag(1.0, -2.0, 3.5), AlarmMemory().on(Trip(0.5), 0.9, 7.25)),
+        InstanceMemory(1.5, 0.1, Lag(1.0, -2.0, 3.5), AlarmMemory().on(Trip(0.5), 0.9, 7.25, "B-ü")),
         InstanceMemory(alarm=AlarmMemory(AlarmState(True, 1), AlarmState(True, 2), 9.0)),
     ],
 )
