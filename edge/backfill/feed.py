@@ -48,12 +48,15 @@ class Feed:
         self._quality = quality
         self._now_s = now_s
         self.fed = Fed()
+        self.at_s = float("-inf")
+        """Event time that it has come to."""
 
     def run(self, readings: Iterable[Reading]) -> Iterator[None]:
         """Store what comes of readings in time order, batch by batch. Yields after each batch."""
         batch: list[Effect] = []
         for moment, together in _moments(readings):
             self.fed.readings += len(together)
+            self.at_s = moment
             if moment > self._now_s + FUTURE_TOLERANCE_S:
                 self.fed.skipped["future"] += len(together)
                 continue

@@ -54,19 +54,21 @@ def survey(export: Export, tell: Tell) -> Survey:
     return Survey(rows, first, last, in_order)
 
 
-def in_order(exports: Sequence[Export], surveys: Sequence[Survey], folder: Path) -> Iterator[Reading]:
-    """All readings by event time; at one moment in the order of the files. Args: folder: for files out of order.
+def in_order(exports: Sequence[Export], surveys: Sequence[Survey], folder: Path, tell: Tell) -> Iterator[Reading]:
+    """All readings by event time; at one moment in the order of the files.
+
+    Args: folder: for files out of order. tell: hears how far the sorting of one is.
 
     Raises: TableError; OSError: the folder is full.
     """
     streams = [
-        export.readings() if known.in_order else _sorted(export, folder / str(number))
+        export.readings() if known.in_order else _sorted(export, folder / str(number), tell)
         for number, (export, known) in enumerate(zip(exports, surveys, strict=True))
     ]
     return streams[0] if len(streams) == 1 else heapq.merge(*streams, key=itemgetter(0))
 
 
-def _sorted(export: Export, folder: Path) -> Iterator[Reading]:
+def _sorted(export: Export, folder: Path, tell: Tell) -> Iterator[Reading]:
     targets: list[Target] = []
     places: dict[Target, int] = {}
     folder.mkdir(parents=True)
@@ -75,6 +77,7 @@ def _sorted(export: Export, folder: Path) -> Iterator[Reading]:
     while run := sorted(islice(readings, RUN_READINGS), key=itemgetter(0)):
         if len(runs) >= MAX_RUNS:
             raise TableError(f"{export.table.path}: too many readings out of order; export it sorted by time")
+        tell(export.table.done)
         runs.append(folder / str(len(runs)))
         packer = msgpack.Packer()
         with runs[-1].open("wb") as file:

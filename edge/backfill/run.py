@@ -90,8 +90,10 @@ def backfill(
     ingest, quality = Ingest(bound_map, contract), QualityCounters(contract)
     feed = Feed(ingest, store, quality, now_s)
     with TemporaryDirectory(prefix="backfill-", dir=folder) as name:
-        for _ in feed.run(in_order(exports, surveys, Path(name))):
-            progress("filling the store", sum(e.table.done for e in exports) / len(exports))
+        readings = in_order(exports, surveys, Path(name), lambda share: progress("sorting by time", share))
+        first_s, last_s = min(s.first_s for s in surveys), max(s.last_s for s in surveys)
+        for _ in feed.run(readings):
+            progress("filling the store", min(1.0, (feed.at_s - first_s) / max(last_s - first_s, 1.0)))
     return _outcome(exports, surveys, feed, ingest, quality, contract, store)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +133,25 @@ def test_parquet_without_pyarrow(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert backfill(config, file="export.parquet") == Exit.USAGE
     assert "pip install 'headgate[parquet]'" in capsys.readouterr().err
+
+
+def test_progress_goes_from_pass_to_pass(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, float]] = []
+    monkeypatch.setattr("headgate.commands.backfill._progress", lambda: nullcontext(lambda *said: told.append(said)))
+    write(config.parent / "tags.csv", ("time", "tag", "value"), sorted(boards(300), key=lambda reading: reading[1]))
+    monkeypatch.setattr("edge.backfill.order.RUN_READINGS", 500)
+    monkeypatch.setattr("edge.backfill.feed.BATCH_EFFECTS", 100)
+    assert backfill(config, file="tags.csv") == Exit.OK
+    whats = [what for what, _ in told]
+    assert list(dict.fromkeys(whats)) == ["sorting by time", "filling the store"]
+    filling = [share for what, share in told if what == "filling the store"]
+    assert filling == sorted(filling)
+    assert 0 < filling[0] < 0.5
+    assert filling[-1] == 1.0
+
+
+def test_a_second_edge_on_one_store_ends_with_a_sentence(config: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (config.parent / "data").mkdir()
+    with SampleStore(config.parent / "data" / "samples.sqlite"):
+        assert main(["edge", "--config", str(config)]) == Exit.USAGE
+    assert "samples.sqlite is in use: its edge runs" in caplog.records[-1].getMessage()
