@@ -29,10 +29,10 @@ from uns_topics.contract import Contract
 
 pytestmark = [pytest.mark.broker, pytest.mark.e2e, pytest.mark.timeout(120)]
 
-TICK_S = 0.02
-GAP_EVERY = 300
-ENOUGH = 2200
-"""Messages in which at least one gap lies whole."""
+TICK_S = 0.1
+GAP_EVERY = 60
+ENOUGH = 500
+"""Messages in which at least one gap lies whole; a busy machine keeps up with 50 a second."""
 
 
 @asynccontextmanager
@@ -130,7 +130,7 @@ def test_it_finds_each_fault_and_no_more_and_publishes_nothing(
             await session.subscribe("#")
             async with plant(broker, faults) as said:
                 code, out = await assess(
-                    *("--config", str(config), "--seconds", "60", "--max-messages", str(ENOUGH), "--no-training"),
+                    *("--config", str(config), "--seconds", "80", "--max-messages", str(ENOUGH), "--no-training"),
                     *("--json", "--html", str(page), "--record", str(record)),
                 )
                 assert set(heard) <= set(said)
@@ -141,7 +141,7 @@ def test_it_finds_each_fault_and_no_more_and_publishes_nothing(
         assert content["messages"] == ENOUGH
         assert content["ended"] == f"{ENOUGH:,} messages were enough"
         assert content["round_trip"]["median_ms"] > 0
-        assert content["samples"] > 100
+        assert content["samples"] > 20
         assert not (tmp_path / "data").exists()
         text = page.read_text("utf-8")
         assert all(where in text for _, where in expected)

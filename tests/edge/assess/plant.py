@@ -112,8 +112,10 @@ def messages(
         yield Heard(at_s, f"{LINE}/printer/force", json.dumps(force).encode())
         if tick % 2 == 0:
             yield _flat(time_s + 0.4 * tick_s, "spi", board=f"B{tick}", height=120 + rng.gauss(0, 8))
-            odd = "TOMBSTONE" if faults.unknown_code and tick % 40 == 6 else "OK"
-            yield _flat(time_s + 0.6 * tick_s, "aoi", board=f"B{tick}", verdict="BRIDGE" if rng.random() < 0.1 else odd)
+            verdict = "BRIDGE" if rng.random() < 0.1 else "OK"
+            if faults.unknown_code and tick % 40 == 6:
+                verdict = "TOMBSTONE"
+            yield _flat(time_s + 0.6 * tick_s, "aoi", board=f"B{tick}", verdict=verdict)
 
 
 def survey(heard: Iterator[Heard] | list[Heard], **changes: Any) -> Survey:
