@@ -58,11 +58,11 @@ async def one_more(f: Federation, plant: str, version: int) -> None:
     )
 
 
-async def again(f: Federation, plant: str) -> None:
-    """Start an edge that had ended, with a map that feeds everything, and wait until it reads its plant."""
+async def again(f: Federation, plant: str, **settings: Any) -> None:
+    """Start an edge that had ended, by default with a map that feeds everything, and wait until it reads its plant."""
     topic = alive_topic(f"acme/{plant}/smt/line1", FEDERATION, plant)
     seen = len(f.messages)
-    await f.start_edge(plant, tags=with_tilt(plant), **ANY)
+    await f.start_edge(plant, **{"tags": with_tilt(plant), **settings})
     await f.until(
         lambda: any(m.topic == topic and m.payload == b"true" for m in f.messages[seen:]), f"{plant} reads again"
     )
@@ -111,7 +111,7 @@ def test_the_old_generation_serves_until_a_plant_can_run_the_new_one(
             for plant in PLANTS:
                 await one_more(f, plant, old)
             await f.stop("berlin", signal.SIGKILL)
-            await again(f, "berlin")
+            await again(f, "berlin", **ANY)
             await one_more(f, "berlin", old)
 
             for plant in ("berlin", "lyon"):
@@ -125,7 +125,7 @@ def test_the_old_generation_serves_until_a_plant_can_run_the_new_one(
             await one_more(f, "nantes", old)
 
             assert await f.stop("nantes") == 0
-            await again(f, "nantes")
+            await again(f, "nantes", **ANY)
             await f.until(lambda: _is_ahead(f, "nantes"), "nantes covers the contract now")
             await one_more(f, "nantes", old)
             await f.publish_boards("nantes", 200, tilt=2.0)
@@ -149,3 +149,49 @@ def _is_behind(f: Federation, participant: str) -> bool:
 def _is_ahead(f: Federation, participant: str) -> bool:
     said = status(f, participant)
     return said is not None and said.missing == () and said.state is ParticipantState.ONLINE and said.generation == 2
+
+
+def test_a_generation_that_the_site_has_not_approved_waits_while_the_old_one_serves(
+    tmp_path: Path, base_model: Path, broker: Server
+) -> None:
+    (tmp_path / "wider").mkdir()
+    wider = make_base_model(tmp_path / "wider", "16,8", WIDER)
+
+    async def main() -> None:
+        async with federation(tmp_path, broker, tolerances={"rounds": 1}) as f:
+            for plant in ("berlin", "lyon"):
+                await f.start_edge(plant)
+                await f.listening(plant)
+                await f.publish_boards(plant, 150)
+            await f.start_aggregator(base_model)
+            await f.until(lambda: f.rests, "the last round of generation 1")
+            assert f.view.current is not None
+            old = f.view.current.version
+            assert await f.stop("aggregator") == 0
+            await f.start_aggregator(wider)
+            for plant in ("berlin", "lyon"):
+                await f.until(lambda plant=plant: _is_unapproved(f, plant), f"{plant} waits for its site's word")
+                await one_more(f, plant, old)
+            await f.stop("berlin", signal.SIGKILL)
+            await again(f, "berlin", tags=None)
+            await f.until(lambda: _is_unapproved(f, "berlin"), "berlin waits on")
+            await one_more(f, "berlin", old)
+
+            assert (
+                await f.stop("berlin") == 0
+            )  # its site approves: the contract's file is replaced, and the map feeds it
+            f.write("approved.yaml", WIDER)
+            await again(f, "berlin", contract="../approved.yaml")
+            await f.until(lambda: follows(f, "berlin", 2) and _is_ahead(f, "berlin"), "berlin follows generation 2")
+            await one_more(f, "berlin", old)
+            assert "samples of another contract were set aside" in f.services["berlin"].log.read_text()
+            await one_more(f, "lyon", old)
+
+    run(main(), timeout_s=200)
+
+
+def _is_unapproved(f: Federation, participant: str) -> bool:
+    said = status(f, participant)
+    if said is None or said.reason is not Reason.CONTRACT_NOT_APPROVED:
+        return False
+    return said.state is ParticipantState.HOLD and said.generation == 2
