@@ -36,6 +36,10 @@ from uns_topics.sparkplug import DataType, MessageType, Metric, Payload, Sparkpl
 FLOOD = 10_000
 WARM = 1_000
 WINDOW = 500
+MAX_SAMPLES = 10_000
+"""What the store holds: it is full before the memory is looked at, so what grows then grows for ever."""
+SLICE = 2_000
+"""Messages that are answered before more are sent, where memory is looked at."""
 KEPT = 10_000
 """Messages that the watching side keeps."""
 START_MS = 1_700_000_000_000
@@ -179,7 +183,7 @@ async def start(made: Federation, dialect: Dialect, participant: str, contract: 
     mapped = made.write(f"{participant}/own-map.yaml", content)
     own = made.write(f"{participant}/contract.yaml", contract)
     edge = await made.start_edge(
-        participant, signal_map=str(mapped), contract=str(own), trainer={"enabled": False}, max_samples=100_000
+        participant, signal_map=str(mapped), contract=str(own), trainer={"enabled": False}, max_samples=MAX_SAMPLES
     )
     await made.listening(participant)
     await made.until(lambda: made.serves(participant, 0), f"version 0 serves {participant}")
@@ -228,12 +232,12 @@ async def measure(
 
 
 async def memory(flood: Flood, pid: int, topic: str, dialect: Dialect, messages: int) -> None:
-    """What the edge holds as messages go by."""
+    """What the edge holds as messages go by, a slice at a time: else it would be what waits in its queue."""
     first, done = WARM + FLOOD, 0
     for share in (0.01, 0.1, 0.5, 1.0):
-        more = max(1, round(messages * share) - done)
-        await flood.run(pid, topic, dialect.payload, range(first + done, first + done + more))
-        done += more
+        while done < messages * share:
+            await flood.run(pid, topic, dialect.payload, range(first + done, first + done + SLICE))
+            done += SLICE
         row(f"  memory of the edge after {done:,} more messages (MB)", f"{_resident_mb(pid):.0f}")
 
 
