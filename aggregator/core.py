@@ -6,9 +6,12 @@ While one batch is being written the next one gathers, so that a burst of events
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from sqlalchemy.exc import OperationalError
 
 from aggregator.events import Event, Tick
 from aggregator.narrate import lines
@@ -19,6 +22,10 @@ from aggregator.tally import Tally
 
 _LOG = logging.getLogger("headgate.aggregator")
 MAX_BATCH = 256
+MAX_WAITING = 10_000
+"""Events that wait to be committed before nothing more is taken from outside."""
+RETRY_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""Between tries to write the store, the last one from then on."""
 _TIMES = ("at", "presence", "bridges")
 
 
@@ -48,6 +55,8 @@ class Core:
         self._done: list[int] = []
         self.tally = Tally()
         """What happened since the start."""
+        self.stuck: str | None = None
+        """Why the store can't be written; None while it can."""
 
     @property
     def state(self) -> State:
@@ -57,6 +66,11 @@ class Core:
     def now(self) -> float:
         """The aggregator's clock."""
         return self._clock()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be taken from outside. Answers to effects always find room: there are few."""
+        return self._inputs.qsize() < MAX_WAITING
 
     def submit(self, event: Event, attachments: Mapping[str, bytes] | None = None) -> None:
         """Something happened."""
@@ -100,7 +114,7 @@ class Core:
         pending: list[PendingEffect] = []
         if entries:
             done, self._done = self._done, []
-            pending = await asyncio.to_thread(self._store.commit, entries, state, done)
+            pending = await self._commit(entries, state, done)
         self._state = state
         for entry in entries:
             self.tally.take(entry.outputs)
@@ -111,6 +125,29 @@ class Core:
                 one.committed.set_result(None)
         for effect in pending:
             self._perform(effect)
+
+    async def _commit(self, entries: Sequence[Entry], state: State, done: Iterable[int]) -> list[PendingEffect]:
+        """Write until it is written: a full disk, or a database that is away, ends no federation.
+
+        A commit of which nobody knows whether it came through is written again: its effects are idempotent, and its
+        records replace themselves.
+        """
+        for tried in itertools.count():
+            try:
+                found = await asyncio.to_thread(self._store.commit, entries, state, done)
+            except OperationalError as error:
+                wait_s = RETRY_S[min(tried, len(RETRY_S) - 1)]
+                why = str(error.orig or error).splitlines()[0]
+                if self.stuck is None:
+                    _LOG.error("the store can't be written (%s): nothing is decided until it can; trying again", why)
+                self.stuck = why
+                await asyncio.sleep(wait_s)
+            else:
+                break
+        if self.stuck is not None:
+            _LOG.warning("the store can be written again")
+            self.stuck = None
+        return found
 
 
 def _is_material(before: State, after: State) -> bool:

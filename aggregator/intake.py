@@ -106,6 +106,9 @@ class Intake:
         """One message; never raises for what it carries."""
         if not message.payload:
             return  # a clear
+        if not self._core.has_room:
+            self.count("busy", "more events than can be stored; their senders will say them again")
+            return
         try:
             topic = FlTopic.parse(message.topic)
             if topic.federation != self._federation:

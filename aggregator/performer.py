@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy.exc import OperationalError
+
 from aggregator import statistics
 from aggregator.combine import combine, control_of, decode_state, encode_state
 from aggregator.core import Core
@@ -117,7 +119,7 @@ class Performer:
                 await self._showcase.show_reference()
             case PublishHistory():
                 await self._showcase.show_history()
-                await asyncio.to_thread(tidy, self._workshop, self._core.state)
+                await self._tidy()
             case PublishCurrent():
                 await self._showcase.show_versions()
             case PublishCandidate():
@@ -133,6 +135,12 @@ class Performer:
                 await self._work(effect.version, lambda: prepare(self._workshop, self._core.state, effect, chunk_bytes))
             case SendReceipt():
                 pass  # sent at once, in `perform`
+
+    async def _tidy(self) -> None:
+        try:
+            await asyncio.to_thread(tidy, self._workshop, self._core.state)
+        except (OperationalError, OSError) as error:  # a full disk: the next round's end tidies for both
+            _LOG.warning("what is no longer needed couldn't be let go of: %s", str(error).splitlines()[0])
 
     async def _work(self, version: int, work: Callable[[], tuple[Event, dict[str, bytes]]]) -> None:
         """Work in a thread. Whatever it raises fails the round, never the service: the next round may do better."""

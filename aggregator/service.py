@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 
+from sqlalchemy.exc import OperationalError
+
 from aggregator import announce
 from aggregator.config import AggregatorConfig
 from aggregator.core import Core
@@ -159,6 +161,9 @@ async def run_aggregator(
     except _UNUSABLE as error:
         _LOG.error("%s", error)
         return ExitCode.CONFIGURATION
+    except OperationalError as error:  # before the loop runs, where it would be tried again
+        _LOG.error("the store can't be written: %s", str(error.orig or error).splitlines()[0])
+        return ExitCode.CONFIGURATION
     except BrokerRefused as error:
         _LOG.error("%s", error)
         return ExitCode.BROKER_REFUSED
@@ -241,6 +246,7 @@ class _Service:
         self._started = Started(rules=foundation.rules)
         self._health = Health(config.health, service_registry(self._sheet))
         self._health.condition("broker", self._why_no_broker)
+        self._health.condition("store", lambda: self._core.stuck and f"the store can't be written: {self._core.stuck}")
 
     async def run(self, stop: asyncio.Event) -> ExitCode:
         """Until stopped, fenced off or refused. Raises: ConfigError: `health.listen` can't be listened on."""

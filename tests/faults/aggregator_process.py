@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+
+from sqlalchemy.exc import OperationalError
 
 from aggregator.config import AggregatorConfig
 from aggregator.service import Surroundings, run_aggregator
@@ -22,19 +25,22 @@ DOWN_S = 60.0
 
 
 class WatchedStore(Store):
-    """Tells what became durable, and is where the process may die. Args: fate: raises `Killed` where it does."""
+    """Tells what became durable, and is where the process may die.
 
-    def __init__(self, url: str, truth: Truth, fate: Callable[[], None]) -> None:
+    Args: fate: called before a write; end: behind it. Both raise `Killed` where it dies, `fate` also what a disk says.
+    """
+
+    def __init__(self, url: str, truth: Truth, fate: Callable[[], None], end: Callable[[], None]) -> None:
         self._fate: Callable[[], None] = lambda: None  # opening is no write of the service
         super().__init__(url)
         self._truth = truth
-        self._fate = fate
+        self._fate, self._end = fate, end
 
     def commit(self, entries: Sequence[Entry], state: State, done: Iterable[int] = ()) -> list[PendingEffect]:
         self._fate()
         found = super().commit(entries, state, done)
         self._truth.on_commit(entries, state)
-        self._fate()
+        self._end()
         return found
 
     def put(self, name: str, value: object) -> None:
@@ -49,6 +55,7 @@ class AggregatorProcess:
         mortality: chance to die at a store write, before it or behind it.
         kill_at: the store write to die at; None: by chance alone.
         jumps: whether the wall clock jumps by a day while it is down.
+        disk_is_full: nothing can be written.
     """
 
     def __init__(
@@ -57,6 +64,7 @@ class AggregatorProcess:
         self.mortality = 0.0
         self.kill_at: int | None = None
         self.jumps = False
+        self.disk_is_full = False
         self.writes = 0
         self.deaths = 0
         self._config = config
@@ -79,7 +87,7 @@ class AggregatorProcess:
                 fake_golden,
                 clock=lambda offset=offset: offset + self._now(),  # type: ignore[misc]
                 settle_s=1.0,
-                open_store=lambda url: WatchedStore(url, self._truth, self._fate),
+                open_store=lambda url: WatchedStore(url, self._truth, self._fate, self._end),
                 rng=self._rng,
             )
             self._life = asyncio.create_task(run_aggregator(self._config, stop=self._stop, around=around))
@@ -106,6 +114,13 @@ class AggregatorProcess:
         self._stop.set()
 
     def _fate(self) -> None:
+        if self._dead:
+            raise Killed
+        if self.disk_is_full:
+            raise OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
+        self._end()
+
+    def _end(self) -> None:
         if self._dead:
             raise Killed
         self.writes += 1

@@ -58,7 +58,7 @@ class Schedule:
     Attributes:
         storm_s: how long the faults go on.
         mortality: chance of a process to die at a write; of the aggregator and of an edge.
-        kills, wipes, cuts, broker_deaths: how many of each, at random times.
+        kills, wipes, cuts, broker_deaths, full_disks: how many of each, at random times.
     """
 
     participants: tuple[str, ...]
@@ -73,6 +73,7 @@ class Schedule:
     wipes: int
     cuts: int
     broker_deaths: int
+    full_disks: int
     jumps: bool
 
     @classmethod
@@ -98,6 +99,7 @@ class Schedule:
             wipes=rng.choice((0, 0, 0, 2)),
             cuts=rng.choice((0, 0, 1, 3)),
             broker_deaths=rng.choice((0, 0, 1, 2)),
+            full_disks=rng.choice((0, 0, 0, 1)),
             jumps=rng.random() < 0.3,
         )
 
@@ -170,6 +172,7 @@ class Simulation:
         events += [(rng.uniform(0, plan.storm_s), rng.choice(self.edges).wipe) for _ in range(plan.wipes)]
         events += [(rng.uniform(0, plan.storm_s), self._cut) for _ in range(plan.cuts)]
         events += [(rng.uniform(0, plan.storm_s), self._kill_broker) for _ in range(plan.broker_deaths)]
+        events += [(rng.uniform(0, plan.storm_s), self._fill_disk) for _ in range(plan.full_disks)]
         loop = asyncio.get_running_loop()
         handles = [loop.call_later(at, what) for at, what in events]
         end = self._now() + plan.storm_s
@@ -181,6 +184,7 @@ class Simulation:
             handle.cancel()
         for process in processes:
             process.mortality = 0.0
+        self.aggregator.disk_is_full = False
         self.broker.weather = None
         self.broker.blocked = frozenset()
         self.broker.start()
@@ -198,6 +202,14 @@ class Simulation:
 
     def _mend(self, cut: frozenset[str]) -> None:
         self.broker.blocked -= cut
+
+    def _fill_disk(self) -> None:
+        """The aggregator's, until somebody makes room."""
+        self.aggregator.disk_is_full = True
+        asyncio.get_running_loop().call_later(self._rng.uniform(1.0, 120.0), self._make_room)
+
+    def _make_room(self) -> None:
+        self.aggregator.disk_is_full = False
 
     def _kill_broker(self) -> None:
         """With everything that it retained."""

@@ -26,6 +26,7 @@ FINE = Schedule(
     wipes=0,
     cuts=0,
     broker_deaths=0,
+    full_disks=0,
     jumps=False,
 )
 
@@ -60,6 +61,14 @@ def test_a_plant_whose_machine_is_replaced_within_a_round_counts_once() -> None:
     schedule = replace(FINE, participants=("p0", "p1", "p2", "p3"), wipes=12, storm_s=60.0)
     outcomes = [run_seed(seed, schedule) for seed in range(6)]
     assert max(outcome.duplicates for outcome in outcomes) > 0
+
+
+def test_a_full_disk_is_waited_for() -> None:
+    """The aggregator decides nothing while it can't write, and goes on when there is room again."""
+    for seed in range(6):
+        outcome = run_seed(seed, replace(FINE, full_disks=3))
+        assert outcome.deaths == 0
+        assert outcome.accepted == 4
 
 
 def test_a_clock_that_is_set_back_by_a_day_stalls_nothing() -> None:
