@@ -267,3 +267,10 @@ def test_a_big_broker_is_looked_at_in_part() -> None:
     tags.hear(Heard(1.7e9, "a/_inference/x/score", b"1"))
     assert len(tags.topics) == MAX_TOPICS
     assert tags.skipped == 100
+
+
+def test_a_word_that_many_features_share_is_no_match() -> None:
+    heard = [Heard(1.7e9 + n, "a/l/printer/paste", str(100 + n % 3).encode()) for n in range(50)]
+    assert suggested(heard).text is None
+    rare = [Heard(1.7e9 + n, "a/l/printer/volume", str(100 + n % 3).encode()) for n in range(50)]
+    assert suggested(rare).matched == ("paste_volume",)
