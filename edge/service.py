@@ -426,6 +426,8 @@ class _Edge:
         """With `approve: any`, a plan's contract is what the plant is read by."""
         known, contract = self._contract, plan.contract
         if known is not None and known.meaning_sha256 == contract.meaning_sha256:
+            if self._config.approve == "any" and known != contract:
+                self._take_words(contract)
             return
         if plan.generation != self._told_of:
             self._told_of = plan.generation
@@ -438,6 +440,14 @@ class _Edge:
             self._contract_known.set()
             if self._plant is not None:
                 self._learn(self._plant)
+
+    def _take_words(self, contract: Contract) -> None:
+        """The same contract with other words or thresholds: what was counted stands."""
+        self._contract = contract
+        self._store.put(CONTRACT_KEY, contract.model_dump_json().encode())
+        if self._plant is not None:
+            self._plant.quality = QualityCounters(contract, self._plant.quality.dump())
+            self._stored.set()
 
     def _on_reference(self, reference: Reference | None) -> None:
         self._reference = reference

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +197,37 @@ def _is_unapproved(f: Federation, participant: str) -> bool:
     if said is None or said.reason is not Reason.CONTRACT_NOT_APPROVED:
         return False
     return said.state is ParticipantState.HOLD and said.generation == 2
+
+
+def test_other_words_and_thresholds_open_no_generation(tmp_path: Path, base_model: Path, broker: Server) -> None:
+    (tmp_path / "stricter").mkdir()
+    words = {**CONTRACT, "title": "said better", "quality": {"min_samples": 500}}
+    stricter = make_base_model(tmp_path / "stricter", "16,8", words)
+
+    async def main() -> None:
+        async with federation(tmp_path, broker, tolerances={"rounds": 1}) as f:
+            await f.start_aggregator(base_model)
+            for plant in ("berlin", "lyon"):
+                await f.start_edge(plant, **ANY)
+                await f.listening(plant)
+                await f.publish_boards(plant, 150)
+            await f.until(lambda: f.rests, "the last round")
+            assert f.view.current is not None
+            current = f.view.current.version
+            assert await f.stop("aggregator") == 0
+            await f.start_aggregator(stricter)
+            await f.until(lambda: _lacks_samples(f, "berlin"), "the new threshold holds at berlin")
+            assert "generation 1 goes on" in f.services["aggregator"].log.read_text()
+            await one_more(f, "berlin", current)
+            assert "set aside" not in f.services["berlin"].log.read_text()
+            kept = sqlite3.connect(f"file:{tmp_path}/berlin/data/samples.sqlite?mode=ro", uri=True)
+            with contextlib.closing(kept):
+                (content,) = kept.execute("SELECT content FROM kv WHERE name = 'contract'").fetchone()
+            assert b"said better" in content
+
+    run(main(), timeout_s=150)
+
+
+def _lacks_samples(f: Federation, participant: str) -> bool:
+    said = status(f, participant)
+    return said is not None and said.generation == 1 and said.reason is Reason.TOO_FEW_SAMPLES
