@@ -107,6 +107,7 @@ def test_a_javascript_node_feeds_an_edge_and_a_javascript_host_reads_it(tmp_path
                 await f.until(lambda: published(f, at_ms) is not None, "its value as a leaf")
                 await host.until(lambda: at_ms in times(host), "its value as a metric")
                 check_node(host, f, at_ms, version)
+                births = len(said(host, "NBIRTH"))
                 await host.publish_sparkplug(
                     "spBv1.0/headgate/NCMD/berlin-edge",
                     {
@@ -114,7 +115,6 @@ def test_a_javascript_node_feeds_an_edge_and_a_javascript_host_reads_it(tmp_path
                         "metrics": [{"name": "Node Control/Rebirth", "type": "Boolean", "value": True}],
                     },
                 )
-                births = len(said(host, "NBIRTH"))
                 await host.until(lambda: len(said(host, "NBIRTH")) > births, "the birth that was asked for")
             assert await f.stop("berlin") == 0
             await host.until(lambda: said(host, "NDEATH"), "the node's death")
