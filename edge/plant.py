@@ -335,7 +335,9 @@ class Plant:
             self._host.reads(True)
         refused: list[str] = []
         for topic in (self._alive, *self._leaves):  # a broker that lost its store gets them back
-            payload = b"true" if topic == self._alive else self._leaves[topic]  # as it is by now, not as it was
+            payload = b"true" if topic == self._alive else self._leaves.get(topic)  # as it is by now, not as it was
+            if payload is None:
+                continue  # cleared meanwhile
             try:
                 await session.publish(topic, payload, retain=True)
             except PublishRefused as error:

@@ -246,6 +246,32 @@ def test_a_reconnect_gives_back_the_leaves_as_they_are_by_now(tmp_path: Path) ->
     run(main())
 
 
+def test_a_leaf_that_is_cleared_while_a_reconnect_gives_it_back_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        broker = MemoryBroker()
+        async with running(tmp_path, broker) as world:
+            world.plant.serve(served(1))
+            world.plant.on_message(board(1))
+            await world.until(lambda: f"{ROOT}/score" in broker.retained)
+            broker.drop("berlin-plant")
+            route, gone = broker.route, list[str]()
+
+            def clear_all_but_alive(message: Message, *, retain: bool) -> None:
+                route(message, retain=retain)
+                if message.topic.endswith("/alive") and message.payload == b"true":  # the first that is given back
+                    gone.extend(world.plant._leaves)
+                    world.plant._leaves = {}  # as another output name does
+
+            monkeypatch.setattr(broker, "route", clear_all_but_alive)
+            await world.until(lambda: gone)
+            world.plant.on_message(board(2))
+            await world.until(lambda: world.plant.is_up and world.events[-1]["key"] == "B2")
+
+    run(main(), timeout_s=30)
+
+
 def test_a_new_session_asks_sparkplug_nodes_for_their_births(tmp_path: Path) -> None:
     spark = {"topic": "spBv1.0/{line}/+/node/spi", "form": "sparkplug", "key": "Board"}
     source = {**spark, "features": [{"feature": f"x{i}", "field": f"X {i}", "unit": ""} for i in range(2)]}
