@@ -12,7 +12,7 @@ import logging
 import math
 import sqlite3
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -21,11 +21,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from broker_bridge.link import Link
-from broker_bridge.session import Connector, Message, PublishRefused, Session, SessionLost, Will
+from broker_bridge.session import BrokerRefused, Connector, Message, PublishRefused, Session, SessionLost, Will
 from broker_bridge.threads import on
 from edge.backlog import follow
 from edge.inference import Inference, Input
-from edge.ingest import Effect, LabelSet, Problem, SampleReady
+from edge.ingest import Effect, Ingest, LabelSet, Problem, SampleReady
 from edge.instance_memory import InstanceMemory
 from edge.inventory import Inventory
 from edge.outputs import Leaf, alive_topic
@@ -36,7 +36,7 @@ from edge.sparkplug import RebirthRequest
 from edge.sparkplug_host import HostState
 from edge.sparkplug_session import SparkplugSession
 from edge.staleness import Staleness
-from edge.store import SampleStore, StoredPrediction
+from edge.store import SampleStore, StoredPrediction, StoreError
 from edge.unit_watch import UnitWatch
 from edge.variants import Served
 from uns_topics.codes import DataProblem
@@ -65,8 +65,9 @@ class Learning:
 
     Attributes:
         quality, units: as of `Plant`.
-        begin: makes the store ready; called on its thread, once all that was read before is stored.
-        done: called on the loop after that.
+        begin: makes the store ready; called on its thread, once all that was read before is stored, and again before
+            each batch until it succeeds.
+        done: called on the loop after the first try.
     """
 
     reading: Reading
@@ -125,9 +126,12 @@ class Plant:
         """Whose samples are kept, and whose the model that runs is given: of one contract, but between two."""
         self._asked: list[SampleReady] = []
         """Samples for the model that runs, where it reads by another contract than is learnt."""
-        self._learning: Learning | None = None
-        self._before_learning = 0
-        """Waiting effects that are still of the contract before."""
+        self._learning: deque[tuple[int, Learning]] = deque()
+        """What is to be learnt by, each with the number of effects that come before it."""
+        self._taken = 0
+        """Effects that were taken from those that wait."""
+        self._begin: Callable[[], None] | None = None
+        """Of what is learnt, while the store is not ready for it."""
         self._learnt: dict[str, SampleReady] = {}
         """The newest sample of each instance that no model was given."""
         self._renamed = False
@@ -285,7 +289,7 @@ class Plant:
         now.counters.update(before.counters)
         now.messages += before.messages
         self._ingest = now
-        self._learning, self._before_learning = learning, len(self._waiting)
+        self._learning.append((self._taken + len(self._waiting), learning))
         self._wake.set()
 
     def _feed(self, reading: Reading) -> None:
@@ -304,13 +308,35 @@ class Plant:
         self._renamed = self._renamed or before.outputs.output != reading.outputs.output
 
     async def _begin_learning(self, learning: Learning) -> None:
-        await self._on_executor(learning.begin)
-        self._learning = None
+        self._begin = learning.begin
+        await self._in_store(self._begin_in_store, "contract")
+        await self._subscribe(learning.reading.ingest)
         is_one = self._serves is self._learns
         self._learns, self.quality, self.units = learning.reading, learning.quality, learning.units
         if self._served is None and is_one:
             self._feed(self._learns)
         learning.done()
+
+    def _begin_in_store(self) -> None:
+        """What is kept from now on is of the contract that is learnt. Raises: sqlite3.Error, StoreError, OSError."""
+        if self._begin is not None:
+            self._begin()
+            self._begin = None
+
+    async def _subscribe(self, ingest: Ingest) -> None:
+        """Hear what another contract is read from, in the session at hand: the next one begins with it.
+
+        Topics that are heard already are asked for again: their retained messages seed the last values.
+        """
+        session = self._link.session
+        if session is None:
+            return
+        try:
+            await session.subscribe(*ingest.filters)
+        except SessionLost:
+            pass  # the next session subscribes
+        except BrokerRefused as error:
+            log.error("what the new contract needs can't be heard: %s", error)  # noqa: TRY400 - for people
 
     async def _clear_renamed(self) -> None:
         """A model of another contract may give another leaf: the one before must not look alive."""
@@ -365,11 +391,16 @@ class Plant:
         return topic == self._alive or (instance is not None and self._ingest.covers(instance))
 
     async def _on_executor(self, work: Callable[[], None]) -> None:
-        """Small things on the store's thread; a store that fails ends no inference."""
+        """Small things on the store's thread."""
+        await self._in_store(work, "inventory")
+
+    async def _in_store(self, work: Callable[[], None], what: str, lost: int = 1) -> None:
+        """Work on the store's thread; a store that fails ends no inference. Args: lost: by a failure, of `what`."""
         try:
             await on(self._executor, work)
-        except sqlite3.Error as error:
-            self._problem(Problem("not-stored", "inventory", str(error)))
+        except (sqlite3.Error, StoreError, OSError) as error:  # a full disk ends the learning, not the inference
+            self.problems["not-stored"] += lost - 1
+            self._problem(Problem("not-stored", what, str(error)))
 
     def _on_down(self, reason: str) -> None:
         if self._host is not None:
@@ -380,13 +411,14 @@ class Plant:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._waiting or self._again or self._asked or self._learning is not None:
-                if self._learning is not None and not self._before_learning:
-                    await self._begin_learning(self._learning)
+            while self._waiting or self._again or self._asked or self._learning:
+                before = self._learning[0][0] - self._taken if self._learning else BATCH_EFFECTS
+                if not before:
+                    await self._begin_learning(self._learning.popleft()[1])
                     continue
-                most = BATCH_EFFECTS if self._learning is None else min(BATCH_EFFECTS, self._before_learning)
+                most = min(BATCH_EFFECTS, before)
                 batch, self._waiting = self._waiting[:most], self._waiting[most:]
-                self._before_learning = max(0, self._before_learning - len(batch))
+                self._taken += len(batch)
                 await self._one_batch(batch)
                 if self._renamed:
                     await self._clear_renamed()
@@ -417,12 +449,13 @@ class Plant:
             if math.isfinite(p.value)
         ]
         self.inferences += sum(math.isfinite(p.value) for p in predictions)
-        try:
-            kept = self._remembered({one.sample.instance for one in taken})
-            await on(self._executor, lambda: self._store.add(batch, stored, kept))
-        except sqlite3.Error as error:  # a full disk ends the learning, not the inference
-            self.problems["not-stored"] += len(batch) - 1
-            self._problem(Problem("not-stored", "samples", str(error)))
+        kept = self._remembered({one.sample.instance for one in taken})
+
+        def store() -> None:
+            self._begin_in_store()
+            self._store.add(batch, stored, kept)
+
+        await self._in_store(store, "samples", len(batch))
         self._on_stored()
         await self._publish(leaves)
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edge.binding import bind
-from edge.coverage import bind_what_fits
+from edge.coverage import bind_what_fits, narrowed
 from edge.models import open_own
 from edge.outputs import Outputs
 from edge.plant import Learning
 from edge.quality import QualityCounters
 from edge.reading import Reading, Readings, make_reading
+from edge.signal_map import SignalMap
+from edge.store import StoreError
 from edge.unit_watch import UnitWatch
 from edge.variants import Served
 from tests.aio import run
 from tests.edge.test_plant import MAP, ROOT, World, board, running
-from tests.edge.versions import CONTRACT, model_of
+from tests.edge.versions import CONTRACT, LINE, model_of
 from tests.support.tiny_template import tiny_template, tiny_vector
 from uns_topics.contract import Contract
 from uns_topics.presence import Variant
@@ -100,6 +104,93 @@ def test_what_waited_is_stored_under_the_contract_that_it_was_read_by(tmp_path: 
             assert world.store.counts().samples == 1
             assert begun == ["done"]
             assert world.plant.messages == 6  # counted over both contracts
+
+    run(main(), timeout_s=30)
+
+
+def test_two_contracts_in_a_row_are_begun_one_after_the_other(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path) as world:
+            begun: list[str] = []
+            world.plant.on_message(board(1))
+            learn(world, narrow_reading(), begun)
+            world.plant.on_message(board(2))
+            quality, units = QualityCounters(CONTRACT), UnitWatch(CONTRACT)
+            reading = make_reading(bind(MAP, CONTRACT), CONTRACT, Outputs("tiny", CONTRACT.output_name))
+
+            def begin() -> None:
+                begun.append(f"{world.store.counts().samples} of the narrow one")
+                world.store.use(CONTRACT)
+
+            world.plant.learn(Learning(reading, quality, units, begin=begin, done=lambda: begun.append("done")))
+            world.plant.on_message(board(3))
+            world.plant.serve(Served(model_of(1), 1, Variant.GLOBAL), reading)
+            await world.until(lambda: world.events and world.events[-1]["key"] == "B3")
+            assert begun == ["begun", "done", "1 of the narrow one", "done"]
+            assert world.store.counts().samples == 1
+
+    run(main(), timeout_s=30)
+
+
+def test_a_store_that_cannot_change_keeps_nothing_until_it_can(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path) as world:
+            world.plant.serve(Served(model_of(1), 1, Variant.GLOBAL))
+            world.plant.on_message(board(1))
+            await world.until(lambda: len(world.events) == 1)
+            failures: list[Exception] = [StoreError("no"), sqlite3.OperationalError("full"), OSError("full")]
+
+            def begin() -> None:
+                if failures:
+                    raise failures.pop(0)
+                world.store.use(NARROW)
+
+            reading = narrow_reading()
+            world.plant.learn(
+                Learning(reading, QualityCounters(NARROW), UnitWatch(NARROW), begin=begin, done=lambda: None)
+            )
+            for index in range(2, 6):
+                world.plant.on_message(board(index))
+                await world.until(lambda index=index: len(world.events) == index)  # type: ignore[misc]  # bound by name
+            world.plant.serve(narrow_model(2), reading)
+            await world.until(lambda: world.leaf("model_version") == 2)
+            assert not failures
+            assert world.store.is_of(NARROW)
+            assert world.store.counts().samples <= 3  # none of those that came before it could
+            assert world.plant.problems["not-stored"] >= 3
+
+    run(main(), timeout_s=30)
+
+
+def test_what_only_the_new_contract_needs_is_heard_at_once(tmp_path: Path) -> None:
+    feature = {"name": "y", "unit": "", "minimum": 0, "maximum": 1}
+    wide = Contract.model_validate(CONTRACT.model_dump() | {"features": [*CONTRACT.model_dump()["features"], feature]})
+    oven = {
+        "topic": "acme/berlin/smt/{line}/oven",
+        "form": "flat",
+        "features": [{"feature": "y", "field": "y", "unit": ""}],
+    }
+    whole = SignalMap.model_validate(
+        MAP.model_dump(exclude_unset=True) | {"sources": [*MAP.model_dump(exclude_unset=True)["sources"], oven]}
+    )
+
+    async def main() -> None:
+        async with running(tmp_path, signal_map=narrowed(whole, CONTRACT)) as world:
+            reading, begun = make_reading(bind(whole, wide), wide, Outputs("tiny", wide.output_name)), asyncio.Event()
+            world.plant.learn(
+                Learning(
+                    reading,
+                    QualityCounters(wide),
+                    UnitWatch(wide),
+                    begin=lambda: None,
+                    done=begun.set,
+                )
+            )
+            await begun.wait()
+            async with world.broker.connector().connect("oven", on_message=lambda _: None) as session:
+                await session.publish(f"{LINE}/oven", b'{"timestamp": 1700000000000, "y": 0.5}')
+                await session.publish(f"{LINE}/spi", board(1).payload)
+            await world.until(lambda: world.plant.messages == 2)
 
     run(main(), timeout_s=30)
 
