@@ -115,11 +115,11 @@ class Federation:
         path.write_text(yaml.safe_dump(content))
         return path
 
-    async def start(self, name: str, *arguments: str) -> Service:
+    async def start(self, name: str, *arguments: str, module: str = "headgate") -> Service:
         log = self.folder / f"{name}.log"
         with log.open("ab") as file:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "headgate", *arguments, stdout=file, stderr=file,
+                sys.executable, "-m", module, *arguments, stdout=file, stderr=file,
                 env={**os.environ, "HEADGATE_DIE_WITH_PARENT": "1", "OMP_NUM_THREADS": "1"},
                 cwd=Path(__file__).parent.parent.parent,
             )  # fmt: skip
