@@ -124,7 +124,7 @@ LAST = LastUpdate(
             "rejected, norm, 0123456789abcdef",
         ),
         (
-            "down/reference", "aggregator", Reference(generation=2, features=()),
+            "down/reference", "aggregator", Reference(generation=2, participants=(), features=()),
             "generation 2, quantiles of 0 features",
         ),
         ("down/history", "aggregator", History(rounds=(), current=None), "0 rounds, current none"),
