@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from headgate.tree.feed import Feed
     from headgate.tree.model import Tree
 
+_READ_EVERY_S = 0.25
+_READINGS = 400
+
 
 def register(subparsers: Subparsers) -> None:
     """Add the command."""
@@ -91,11 +94,22 @@ def run_tree(arguments: argparse.Namespace) -> int:
         feed = Feed(PahoConnector(broker), tree, tuple(dict.fromkeys(arguments.filter)), limits, time.monotonic)
         if is_live:
             return await _live(tree, feed, broker.address, stop)
-        await feed.listen(arguments.seconds, stop)
+        reading = asyncio.create_task(_read(tree), name="reading")
+        try:
+            await feed.listen(arguments.seconds, stop)
+        finally:
+            reading.cancel()
         _print_snapshot(tree, feed, as_json=arguments.json, seconds=arguments.seconds)
         return Exit.OK
 
     return run_service(main)
+
+
+async def _read(tree: Tree) -> None:
+    """Read what waits as the display does: of Sparkplug messages only so many may wait."""
+    while True:
+        await asyncio.sleep(_READ_EVERY_S)
+        tree.settle(_READINGS)
 
 
 async def _live(tree: Tree, feed: Feed, address: str, stop: asyncio.Event) -> int:
@@ -120,7 +134,7 @@ def _print_snapshot(tree: Tree, feed: Feed, *, as_json: bool, seconds: float) ->
     from headgate.tree.text import printable
 
     now = time.monotonic()
-    while tree.settle(10_000, now):
+    while tree.settle(_READINGS):
         pass
     width = os.get_terminal_size().columns if sys.stdout.isatty() else None
     for line in json_lines(tree, now) if as_json else as_text(tree, now, width):

@@ -165,7 +165,7 @@ class TreeApp(App[None]):
         if not self._lines.is_attached:
             return  # the timer's last turn, while the display ends
         now = self._clock()
-        self._tree.settle(READINGS_PER_REDRAW, now)
+        self._tree.settle(READINGS_PER_REDRAW)
         self._measure(now)
         self._lines.show(now if self._paused_at is None else self._paused_at)
         width = self.size.width

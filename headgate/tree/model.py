@@ -112,7 +112,7 @@ class Tree:
         self._unit_of = unit_of
         self._by_topic: dict[str, Node] = {}
         self._waiting: dict[Node, None] = {}
-        self._sparkplug: deque[tuple[Node, SparkplugTopic, bytes]] = deque()
+        self._sparkplug: deque[tuple[Node, SparkplugTopic, bytes, float]] = deque()
         self._births = Births()
 
     @property
@@ -131,16 +131,16 @@ class Tree:
         leaf = node.leaf if node is not None else None
         if node is not None and leaf is not None:
             leaf.arrived(len(payload), now, retain=retain)
-            self._wait(node, leaf, topic, payload)
+            self._wait(node, leaf, topic, payload, now)
 
-    def settle(self, limit: int, now: float) -> int:
+    def settle(self, limit: int) -> int:
         """Read at most `limit` messages that wait, longest first; returns how many were read."""
         done = 0
         while self._sparkplug and done < limit:
-            node, spoken, payload = self._sparkplug.popleft()
+            node, spoken, payload, came = self._sparkplug.popleft()
             self.waiting_bytes -= len(payload)
             if node.leaf is not None:
-                self._read_sparkplug(node, spoken, payload, now)
+                self._read_sparkplug(node, spoken, payload, came)
             done += 1
         while self._waiting and done < limit:
             self.settle_one(next(iter(self._waiting)))
@@ -280,11 +280,11 @@ class Tree:
             self.nodes -= 1
             node = node.parent
 
-    def _wait(self, node: Node, leaf: Leaf, topic: str, payload: bytes) -> None:
+    def _wait(self, node: Node, leaf: Leaf, topic: str, payload: bytes, now: float) -> None:
         if topic.startswith(NAMESPACE):
             spoken = SparkplugTopic.parse(topic)
             if spoken is not None:
-                self._wait_sparkplug(node, spoken, payload)
+                self._wait_sparkplug(node, spoken, payload, now)
                 return
         kept = payload if len(payload) <= MAX_DECODED_BYTES else payload[:_START_BYTES]
         if leaf.payload is not None:
@@ -299,20 +299,20 @@ class Tree:
         self.waiting_bytes += len(kept)
         self._waiting[node] = None
 
-    def _wait_sparkplug(self, node: Node, spoken: SparkplugTopic, payload: bytes) -> None:
+    def _wait_sparkplug(self, node: Node, spoken: SparkplugTopic, payload: bytes, now: float) -> None:
         is_full = len(self._sparkplug) >= MAX_SPARKPLUG_WAITING
         if is_full or self.waiting_bytes + len(payload) > MAX_WAITING_BYTES:
             self.unread += 1
             return
-        self._sparkplug.append((node, spoken, payload))
+        self._sparkplug.append((node, spoken, payload, now))
         self.waiting_bytes += len(payload)
 
-    def _read_sparkplug(self, node: Node, spoken: SparkplugTopic, payload: bytes, now: float) -> None:
+    def _read_sparkplug(self, node: Node, spoken: SparkplugTopic, payload: bytes, came: float) -> None:
         reading = self._births.read(spoken, payload)
         if node.leaf is not None:
             node.leaf.read(Reading(reading.kind, reading.text, note=reading.note))
         for name, one in reading.metrics:
-            self._metric(node, name, one, now)
+            self._metric(node, name, one, came)
         if spoken.kind in _DEATHS:
             self._died(spoken)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import os
@@ -23,8 +24,10 @@ import pytest
 from broker_bridge.config import BrokerConfig
 from broker_bridge.paho_session import PahoConnector
 from headgate.exits import Exit
+from headgate.tree.model import MAX_SPARKPLUG_WAITING
 from tests.aio import Inbox, run
 from tests.servers import Server, free_port, mosquitto
+from uns_topics.sparkplug import DataType, Metric, Payload, encode_payload
 
 pytestmark = pytest.mark.broker
 WAIT_S = 30.0
@@ -127,6 +130,24 @@ def test_broker_and_units_of_a_configuration(mosquitto_server: Server, tmp_path:
     assert [one["unit"] for one in by_map] == ["degC"]
     by_environment = tree("", "--json", "plant/+/temp", environment={"HEADGATE_BROKER__URL": mosquitto_server.url})
     assert len(by_environment.stdout.splitlines()) == 1
+
+
+def test_a_snapshot_reads_every_sparkplug_message_that_it_hears(mosquitto_server: Server) -> None:
+    topic = "spBv1.0/tree/DDATA/node/oven"
+    message = encode_payload(Payload(2, (Metric("temp", 1, datatype=DataType.DOUBLE, value=22.0),), 1))
+    command = [sys.executable, "-m", "headgate", "tree", "--json", "--broker", mosquitto_server.url]
+
+    async def main(listening: subprocess.Popen[str]) -> None:
+        connector = PahoConnector(BrokerConfig(url=mosquitto_server.url))
+        async with connector.connect("publisher", on_message=Inbox()) as session:
+            while listening.poll() is None:
+                await asyncio.gather(*(session.publish(topic, message) for _ in range(20)), asyncio.sleep(0.02))
+
+    with subprocess.Popen([*command, "--seconds", "5", topic], stdout=subprocess.PIPE, text=True) as listening:
+        run(main(listening))
+        assert listening.stdout is not None
+        of_topic, of_metric = [json.loads(line) for line in listening.stdout]
+    assert of_metric["messages"] == of_topic["messages"] > MAX_SPARKPLUG_WAITING
 
 
 def test_what_ends_it() -> None:

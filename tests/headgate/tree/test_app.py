@@ -78,7 +78,7 @@ def plant(screen: Screen) -> None:
     for i in range(8):
         screen.now += 1
         screen.say("acme/berlin/smt/temp", f'{{"value": {20 + i}, "unit": "°C"}}')
-        screen.tree.settle(10, screen.now)
+        screen.tree.settle(10)
     screen.say("acme/berlin/smt/state", "running")
     screen.say("acme/lyon/press/force", "7.5", retain=True)
     screen.say("acme/lyon/model", bytes(range(256)))

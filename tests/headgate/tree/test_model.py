@@ -10,8 +10,8 @@ from headgate.tree.reading import Kind
 from uns_topics.sparkplug import DataType, Metric, Payload, encode_payload
 
 
-def settled(tree: Tree, now: float = 0.0) -> Tree:
-    while tree.settle(1_000, now):
+def settled(tree: Tree) -> Tree:
+    while tree.settle(1_000):
         pass
     return tree
 
@@ -155,7 +155,7 @@ def test_sparkplug_metrics_are_children_by_name() -> None:
     tree.record("spBv1.0/plant/DBIRTH/node/oven", birth(TEMPERATURE, running), 0.0)
     data = Payload(2, (Metric(alias=1, value=22.0), Metric(alias=9, value=1)), 1)
     tree.record("spBv1.0/plant/DDATA/node/oven", encode_payload(data), 1.0)
-    settled(tree, 1.0)
+    settled(tree)
     node = tree.find(("spBv1.0", "plant", "DDATA", "node", "oven", METRIC + "oven/temp"))
     assert node is not None
     assert node.leaf is not None
@@ -164,11 +164,26 @@ def test_sparkplug_metrics_are_children_by_name() -> None:
     assert "spBv1.0/plant/DDATA/node/oven alias 9" in topics(tree)
     check(tree)
     tree.record("spBv1.0/plant/DDEATH/node/oven", encode_payload(Payload(3, (), 2)), 2.0)
-    settled(tree, 2.0)
+    settled(tree)
     assert node.leaf.is_stale(2.0)
     tree.record("spBv1.0/plant/DDATA/node/oven", encode_payload(data), 3.0)
-    settled(tree, 3.0)
+    settled(tree)
     assert not node.leaf.is_stale(3.0)
+
+
+def test_a_metric_came_when_its_message_came_however_late_it_is_read() -> None:
+    tree = Tree(20)
+    for number in range(10):
+        data = Payload(2, (Metric("temp", 1, datatype=DataType.DOUBLE, value=22.0),), number)
+        tree.record("spBv1.0/plant/DDATA/node/oven", encode_payload(data), float(number))
+    settled(tree)
+    message = tree.find(("spBv1.0", "plant", "DDATA", "node", "oven"))
+    assert message is not None
+    metric = message.children[METRIC + "temp"]
+    assert message.leaf is not None
+    assert metric.leaf is not None
+    assert (metric.leaf.seen, metric.leaf.messages) == (9.0, 10)
+    assert metric.leaf.rate(9.0) == message.leaf.rate(9.0)
 
 
 def test_a_node_that_dies_takes_its_devices_with_it() -> None:
@@ -242,7 +257,7 @@ def test_whatever_comes_it_stays_within_its_bounds(
     tree = Tree(max_topics)
     for number, (topic, payload, retain, reads) in enumerate(said):
         tree.record(topic, payload, float(number), retain=retain)
-        tree.settle(reads, float(number))
+        tree.settle(reads)
         if number == 30:
             tree.leave_out(tuple(left_out), "why", frozenset({"a"}))
     check(tree)

@@ -16,7 +16,7 @@ def tree_of(*said: tuple[str, bytes, float]) -> Tree:
     tree = Tree(1_000)
     for topic, payload, at in said:
         tree.record(topic, payload, at)
-        tree.settle(100, at)
+        tree.settle(100)
     return tree
 
 
@@ -115,7 +115,7 @@ def test_kept_and_left_out() -> None:
     tree.record("a/kept", b"1", 0.0, retain=True)
     tree.record("a/busy/x", b"1", 0.0)
     tree.leave_out(("a", "busy"), "900/s")
-    tree.settle(10, 0.0)
+    tree.settle(10)
     _, busy, kept = drawn(tree, 80, 1.0)
     assert busy.split() == ["busy", "left", "out:", "900/s"]
     assert kept.split() == ["kept", "1", "kept"]
