@@ -219,8 +219,12 @@ class SampleStore:
                         self._put(name, content)
                 self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                self._roll_back()
                 raise
+
+    def _roll_back(self) -> None:
+        if self._db.in_transaction:  # a full disk has ended it already
+            self._db.execute("ROLLBACK")
 
     def _put(self, name: str, content: bytes) -> None:
         self._db.execute("INSERT OR REPLACE INTO kv VALUES (?, ?)", (name, content))
@@ -289,7 +293,7 @@ class SampleStore:
                 self._drop_oldest()
                 self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                self._roll_back()
                 self._load()
                 raise
 

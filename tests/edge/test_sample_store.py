@@ -237,6 +237,20 @@ def test_samples_of_another_contract_are_set_aside(path: Path) -> None:
         assert old.counts().samples == 1
 
 
+def test_a_full_disk_leaves_no_instance_behind_that_was_never_stored(path: Path) -> None:
+    with SampleStore(path) as store:
+        store.use(CONTRACT)
+        store.add([sample(1, instance="Werk/1")])
+        pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+        store._db.execute(f"PRAGMA max_page_count = {pages + 2}")
+        with pytest.raises(sqlite3.OperationalError, match="full"):
+            store.add([sample(number, instance="Werk/2", group=f"panel {number}") for number in range(2, 2000)])
+        store._db.execute("PRAGMA max_page_count = 1000000")
+        store.add([sample(1, instance="Werk/3"), sample(2, instance="Werk/2"), sample(3, instance="Werk/2")])
+        assert sorted(store.instances()) == ["Werk/1", "Werk/2", "Werk/3"]
+        assert store.counts().samples == 4
+
+
 def test_a_new_title_or_threshold_sets_nothing_aside(path: Path) -> None:
     with SampleStore(path) as store:
         store.use(CONTRACT)
