@@ -20,6 +20,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from broker_bridge.durable import sync_folder
 from edge.dataset import Dataset
 from edge.ingest import Effect, LabelSet, RunEnded, SampleReady
 from edge.labels import LabelRecord, is_timely, remaining_steps, revised
@@ -127,6 +128,8 @@ class SampleStore:
 
     def __init__(self, path: Path, *, max_samples: int = 1_000_000) -> None:
         self._path = path
+        self._next = path.with_name(f"{path.name}.next")
+        """What takes its place while samples are set aside."""
         self._max_samples = max_samples
         self._lock = threading.RLock()
         try:
@@ -134,7 +137,8 @@ class SampleStore:
         except StoreLocked:
             raise StoreBusy(f"{path} is in use: its edge runs, or a backfill does; stop that first") from None
         try:
-            self._db = self._open()
+            self._take_next()
+            self._db = self._open(path)
         except BaseException:
             self._file_lock.release()
             raise
@@ -146,8 +150,8 @@ class SampleStore:
         """Samples that were new since it was opened."""
         self._load()
 
-    def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+    def _open(self, path: Path) -> sqlite3.Connection:
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last moments, never the file
@@ -156,10 +160,10 @@ class SampleStore:
             if version == 0 and db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
                 db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
             elif version != SCHEMA_VERSION:
-                raise StoreError(f"{self._path}: schema {version}; this release reads schema {SCHEMA_VERSION}")
+                raise StoreError(f"{path}: schema {version}; this release reads schema {SCHEMA_VERSION}")
         except sqlite3.DatabaseError as error:
             db.close()
-            raise StoreError(f"{self._path}: {error}") from error
+            raise StoreError(f"{path}: {error}") from error
         except StoreError:
             db.close()
             raise
@@ -252,16 +256,40 @@ class SampleStore:
         return known is not None and known == _shape_of(contract).encode()
 
     def _set_aside(self, name: str) -> Path:
+        """The next file is whole before this one gives way to it: what fails, or ends the process, loses nothing."""
         kept = self._db.execute("SELECT name, content FROM kv WHERE name NOT LIKE '\\_%' ESCAPE '\\'").fetchall()
+        aside = _free_name(self._path.with_name(f"{self._path.stem}-{name}{self._path.suffix}"))
+        self._make_next(kept)
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._db.close()
-        aside = self._path.with_name(f"{self._path.stem}-{name}{self._path.suffix}")
-        self._path.replace(aside)
-        self._db = self._open()
-        self._db.executemany("INSERT INTO kv VALUES (?, ?)", kept)
+        try:
+            if self._path.with_name(f"{self._path.name}-wal").exists():  # else it would be taken for the next file's
+                raise StoreError(f"{self._path}: another program reads it, so its samples can't be set aside now")
+            self._path.replace(aside)
+            self._take_next()
+        finally:
+            self._db = self._open(self._path)
         self._matured_at_dataset = 0
         self._load()
         return aside
+
+    def _make_next(self, kept: list[tuple[str, bytes]]) -> None:
+        for suffix in ("", "-wal", "-shm"):  # of one that was not finished
+            self._next.with_name(f"{self._next.name}{suffix}").unlink(missing_ok=True)
+        db = self._open(self._next)
+        try:
+            db.execute("BEGIN")
+            db.executemany("INSERT INTO kv VALUES (?, ?)", kept)
+            db.execute("COMMIT")
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # on disk before it gets its name
+        finally:
+            db.close()
+
+    def _take_next(self) -> None:
+        """Where the file was set aside, the next one takes its name; also after a kill between the two."""
+        if self._next.exists() and not self._path.exists():
+            self._next.replace(self._path)
+            sync_folder(self._path.parent)
 
     # Writing ----------------------------------------------------------------------------------------------------------
 
@@ -632,6 +660,15 @@ class SampleStore:
 
 def _rows_of(blobs: list[tuple[bytes]], width: int) -> npt.NDArray[np.float32]:
     return np.frombuffer(b"".join(blob for (blob,) in blobs), np.float32).reshape(len(blobs), width)
+
+
+def _free_name(path: Path) -> Path:
+    """This one, or the first of `-2`, `-3` and so on that is not there."""
+    found, number = path, 1
+    while found.exists():
+        number += 1
+        found = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return found
 
 
 def _shape_of(contract: Contract) -> str:

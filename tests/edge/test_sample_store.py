@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -235,6 +236,95 @@ def test_samples_of_another_contract_are_set_aside(path: Path) -> None:
         assert len(store.dataset(other)) == 0
     with SampleStore(aside) as old:
         assert old.counts().samples == 1
+
+
+OTHER = solder_contract(sample={"kind": "event", "key": "board", "patience_s": 7})
+
+
+def of_contract(path: Path) -> None:
+    with SampleStore(path) as store:
+        store.use(CONTRACT)
+        store.add([sample(1)])
+        store.put("local-only", b"kept")
+
+
+def test_samples_set_aside_twice_under_one_name_are_both_kept(path: Path) -> None:
+    with SampleStore(path) as store:
+        asides = []
+        for contract in (CONTRACT, OTHER, CONTRACT, OTHER):
+            asides.append(store.use(contract))
+            store.add([sample(1)])
+    assert asides[0] is None
+    assert len({*asides}) == 4
+    for aside in asides[1:]:
+        assert aside is not None
+        with SampleStore(aside) as old:
+            assert old.counts().samples == 1
+
+
+@pytest.mark.parametrize("fails_at", ["next", "aside"])
+def test_samples_that_cannot_be_set_aside_stay(path: Path, fails_at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_contract(path)
+    connect, replace = sqlite3.connect, Path.replace
+
+    def no_room(database: Path, **options: Any) -> sqlite3.Connection:
+        db = connect(database, **options)
+        if database.name.endswith(".next"):
+            db.execute("PRAGMA max_page_count = 1")
+        return db
+
+    def no_name(self: Path, target: Path) -> Path:
+        if self == path:
+            raise OSError(28, "No space left on device")
+        return replace(self, target)
+
+    with SampleStore(path) as store:
+        with monkeypatch.context() as patch:
+            if fails_at == "next":
+                patch.setattr(sqlite3, "connect", no_room)
+            else:
+                patch.setattr(Path, "replace", no_name)
+            with pytest.raises((OSError, StoreError)):
+                store.use(OTHER)
+        assert store.is_of(CONTRACT)
+        assert store.counts().samples == 1
+        assert store.get("local-only") == b"kept"
+        assert store.use(OTHER) is not None
+        assert store.get("local-only") == b"kept"
+
+
+def test_a_kill_while_samples_are_set_aside_loses_nothing_small(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_contract(path)
+
+    def killed(_: SampleStore) -> None:
+        raise KeyboardInterrupt
+
+    store, opened = SampleStore(path), SampleStore._open
+    with monkeypatch.context() as patch:
+        patch.setattr(SampleStore, "_take_next", killed)
+        patch.setattr(SampleStore, "_open", lambda store, at: store._db if at == path else opened(store, at))
+        with pytest.raises(KeyboardInterrupt):
+            store.use(OTHER)
+    store.close()
+    assert not path.exists()
+    with SampleStore(path) as store:
+        assert store.get("local-only") == b"kept"
+        assert store.counts().samples == 0
+
+
+def test_samples_that_another_program_reads_are_not_set_aside(path: Path) -> None:
+    of_contract(path)
+    with SampleStore(path) as store:
+        reader = sqlite3.connect(path)
+        reader.execute("SELECT count(*) FROM samples").fetchone()
+        with pytest.raises(StoreError, match="another program"):
+            store.use(OTHER)
+        assert store.counts().samples == 1
+        reader.close()
+        assert store.use(OTHER) is not None
+        store.add([sample(2)])
+    with SampleStore(path) as store:
+        assert store.counts().samples == 1
 
 
 def test_a_full_disk_leaves_no_instance_behind_that_was_never_stored(path: Path) -> None:
