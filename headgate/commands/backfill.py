@@ -45,6 +45,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--json", action="store_true", help="one JSON object")
 
 
+def refuse_arguments(arguments: argparse.Namespace) -> None:
+    """What is backfill's alone, beside another action: a `--dry-run` that runs the edge would be no dry run.
+
+    Raises: CommandError: usage.
+    """
+    said = {
+        "--from": bool(arguments.files),
+        "--map": arguments.tag_map is not None,
+        "--zone": arguments.zone is not None,
+        "--dry-run": arguments.dry_run,
+        "--json": arguments.json and arguments.action != "problems",
+    }
+    for option, is_there in said.items():
+        if is_there:
+            raise CommandError(f"{option} is not for `edge {arguments.action}`: did you mean backfill?", Exit.USAGE)
+
+
 def run_backfill(arguments: argparse.Namespace, config: EdgeConfig) -> int:
     """Fill the store of an edge that doesn't run. Returns: 6 where a first training isn't possible yet."""
     from edge.backfill.run import backfill

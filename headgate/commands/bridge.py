@@ -53,6 +53,8 @@ def run_bridge(arguments: argparse.Namespace) -> int:
     from broker_bridge.bridge.service import read_policy
     from broker_bridge.bridge.service import run_bridge as run
 
+    if arguments.dry_run and arguments.action != "run":
+        raise CommandError(f"--dry-run is not for `bridge {arguments.action}`", Exit.USAGE)
     config = load(BridgeConfig, arguments.config)
     if arguments.action != "run":
         return _switch(config.data_dir, arguments.action)

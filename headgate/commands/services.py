@@ -98,6 +98,8 @@ def run_edge(arguments: argparse.Namespace) -> int:
     from edge.config import EdgeConfig
     from edge.service import run_edge as run
 
+    if arguments.action != "backfill":
+        backfill.refuse_arguments(arguments)
     set_up_logging(arguments.verbose)
     config = load(EdgeConfig, arguments.config)
     if arguments.action == "problems":

@@ -161,6 +161,11 @@ def test_config_schema_is_json_schema(kind: str, capsys: pytest.CaptureFixture[s
         (["config", "access", "enterprise", "--pause", "a"], "an enterprise broker's have neither"),
         (["config", "access", "enterprise", "--federation", "a#"], "'#' must be the whole last segment"),
         (["replay", "--data", ".", "--speed", "0"], "--speed must be above 0"),
+        (["edge", "--config", "edge.yaml", "--dry-run"], "--dry-run is not for `edge run`"),
+        (["edge", "leave", "--config", "edge.yaml", "--dry-run"], "--dry-run is not for `edge leave`"),
+        (["edge", "--config", "edge.yaml", "--from", "week.csv"], "--from is not for `edge run`"),
+        (["edge", "release", "--config", "edge.yaml", "--json"], "--json is not for `edge release`"),
+        (["bridge", "resume", "--config", "bridge.yaml", "--dry-run"], "--dry-run is not for `bridge resume`"),
     ],
 )
 def test_usage_that_only_a_command_can_judge(
