@@ -25,7 +25,8 @@ from broker_bridge.config import BrokerConfig
 from broker_bridge.paho_session import PahoConnector
 from broker_bridge.session import Message, Session
 from edge.binding import bind
-from edge.ingest import Ingest, SampleReady
+from edge.effects import SampleReady
+from edge.ingest import Ingest
 from edge.signal_map import SignalMap
 from tests.e2e.federation import CONTRACT, FEDERATION, Federation, federation
 from tests.e2e.models import make_base_model

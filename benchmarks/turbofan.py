@@ -33,7 +33,8 @@ from aggregator.updates import ArrayUpdates
 from edge.baselines import constant_predictions, linear_predictions
 from edge.binding import bind
 from edge.dataset import Dataset, Part
-from edge.ingest import Effect, Ingest
+from edge.effects import Effect
+from edge.ingest import Ingest
 from edge.metrics import rmse, row_losses
 from edge.models import BATCH_ROWS, Model, open_own
 from edge.signal_map import SignalMap

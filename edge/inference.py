@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge.alarm import AlarmMemory
-from edge.ingest import SampleReady
+from edge.effects import SampleReady
 from edge.inputs import InputCheck
 from edge.instance_memory import InstanceMemory
 from edge.outputs import QUALITY_GOOD, QUALITY_REPLAYED, QUALITY_UNCERTAIN, Prediction

@@ -1,6 +1,6 @@
 """From a plant's messages to samples and labels: the pure core of an edge. Messages in, frozen effects out.
 
-What is said of one instance meets in one place, `_Events` or `_Windows`. A message with the retain flag only seeds the
+What is said of one instance meets in one place, `edge.instances`. A message with the retain flag only seeds the
 last value of an unkeyed tag: brokers replay retained messages at each reconnect, so it is never a sample or a label.
 """
 
@@ -9,22 +9,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from edge.binding import BoundFeature, BoundMap, BoundSource, required_features
+from edge.binding import BoundFeature, BoundMap, BoundSource
 from edge.clock import Clock, SourceClock
-from edge.dialects import MAX_NUMBER, Decoded, Decoder, Form, Refusal, make_decoder, read_number, read_text
-from edge.events import NAN, EventJoiner, Joined, Part, Tag
+from edge.dialects import MAX_NUMBER, Decoded, Decoder, Form, Refusal, make_decoder, read_number
+from edge.effects import Effect, Problem, Understood
+from edge.events import NAN
+from edge.instances import EventInstance, Instance, InstanceMessage, WindowInstance
 from edge.sparkplug import Nodes, RebirthRequest, Update
-from edge.splits import SAID
 from edge.units import is_other_unit
-from edge.windows import TagGrid, Window, WindowBuilder
 from uns_topics.codes import DataProblem
-from uns_topics.contract import ClassLabel, Contract, EventSample, RunToFailureLabel, WindowSample
+from uns_topics.contract import Contract, EventSample
 from uns_topics.sparkplug import NAMESPACE, MessageType, SparkplugTopic
 
 MAX_INSTANCES = 1000
@@ -35,118 +31,6 @@ OUTPUT_SEGMENT = "/_inference/"
 """What we publish ourselves beneath an instance; a wide wildcard must not feed it back."""
 
 
-@dataclass(frozen=True, slots=True)
-class SampleReady:
-    """A sample that a model can run on now.
-
-    Attributes:
-        instance: the plant's own path. key: unique in it. time_s: event time. arrival_s: when it was complete.
-        group: batch, panel or engine, "" without. split: what the data says: "", train, select or report.
-        context: slot of the declared context, 0 = unknown.
-        values: float32 in the contract's units, NaN = missing; shape (F,), or (L, F) for a window.
-        matures_s: event time at which its label's window closes; None where the contract has no label.
-        segment_s, step, rows: windows only: see `edge.windows.Window`.
-    """
-
-    instance: str
-    key: str
-    time_s: float
-    arrival_s: float
-    group: str
-    split: str
-    context: int
-    values: npt.NDArray[np.float32]
-    matures_s: float | None
-    segment_s: float | None = None
-    step: int = 0
-    rows: npt.NDArray[np.float32] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LabelSet:
-    """A source says a sample's class; what it revises is decided where all labels lie, in the store.
-
-    Attributes: value: class index in the contract; precedence: 0 is the strongest source.
-    """
-
-    instance: str
-    key: str
-    value: float
-    source: str
-    precedence: int
-    time_s: float
-    matures_after_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class RunEnded:
-    """A group's run has ended: its samples' remaining steps are known now.
-
-    Attributes: time_s: event time of its last row; remaining: steps that were left then.
-    """
-
-    instance: str
-    group: str
-    time_s: float
-    remaining: float
-    period_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A message, or a part of it, that could not be used. `detail` is for the plant's own log and stays short."""
-
-    code: str
-    topic: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Understood:
-    """A message as a source reads it, before anything follows from it; for who looks at a plant's data itself.
-
-    Attributes: said_s: its own timestamp, None without; values: by feature, NaN where missing; seed: only a last value.
-    """
-
-    source: BoundSource
-    topic: str
-    said_s: float | None
-    fields: Mapping[str, Any]
-    good: bool
-    values: Mapping[int, float]
-    seed: bool
-
-
-Effect = SampleReady | LabelSet | RunEnded | Problem | RebirthRequest
-
-
-class _Instance(Protocol):
-    """What is known of one instance."""
-
-    def take(self, message: _Message) -> list[Effect]: ...
-
-    def seed(self, message: _Message) -> None: ...
-
-
-@dataclass(slots=True)
-class _Message:
-    """A decoded message at its instance, with the numbers of its features."""
-
-    source: BoundSource
-    rank: int
-    topic: str
-    time_s: float
-    arrival_s: float
-    fields: Mapping[str, Any]
-    good: bool
-    values: dict[int, float]
-    problems: list[Effect]
-
-    def text(self, field: str | None) -> str:
-        """A field as text, "" without."""
-        return (read_text(self.fields.get(field)) or "") if field is not None else ""
-
-
 @dataclass(slots=True)
 class _Route:
     """Where the messages of one topic go."""
@@ -155,7 +39,7 @@ class _Route:
     rank: int
     decode: Decoder
     clock: SourceClock
-    instance: _Instance
+    instance: Instance
     complete: bool
     """A message gives a number for each of its features: keyed values and rows, where an absent field is missing."""
     fields: frozenset[str]
@@ -200,7 +84,7 @@ class Ingest:
         self._nodes = Nodes() if any(s.declared.form is Form.SPARKPLUG for s in bound_map.sources) else None
         self._routes: dict[str, tuple[_Route, ...]] = {}
         self._clocks: dict[tuple[int, str], SourceClock] = {}
-        self._instances: dict[str, _Instance] = {}
+        self._instances: dict[str, Instance] = {}
 
     @property
     def instances(self) -> tuple[str, ...]:
@@ -247,7 +131,7 @@ class Ingest:
                 self.counters["bad-quality"] += 1
             known = _with_held(route, fields) if route.source.declared.form is Form.SPARKPLUG else fields
             values = self._numbers(route, topic, Decoded(time_s, known, good), effects)
-            message = _Message(route.source, route.rank, topic, time_s, time_s, known, good, values, effects)
+            message = InstanceMessage(route.source, route.rank, topic, time_s, time_s, known, good, values, effects)
             effects += route.instance.take(message)
         return effects
 
@@ -291,7 +175,7 @@ class Ingest:
         values = self._numbers(route, topic, Decoded(time_s, fields), problems)
         if self._tap is not None:
             self._tap(Understood(route.source, topic, update.time_s, fields, True, values, update.seed))
-        message = _Message(route.source, route.rank, topic, time_s, arrival_s, fields, True, values, problems)
+        message = InstanceMessage(route.source, route.rank, topic, time_s, arrival_s, fields, True, values, problems)
         if update.units:
             problems += self._unit_problems(route, topic, update.units)
         if update.seed:
@@ -299,7 +183,7 @@ class Ingest:
             return problems
         return [*problems, *route.instance.take(message)]
 
-    def _read(self, route: _Route, topic: str, payload: bytes, arrival_s: float) -> _Message | Problem:
+    def _read(self, route: _Route, topic: str, payload: bytes, arrival_s: float) -> InstanceMessage | Problem:
         decoded = route.decode(payload)
         if isinstance(decoded, Refusal):
             return self._problem(decoded.code, topic, decoded.detail)
@@ -314,7 +198,7 @@ class Ingest:
         values = self._numbers(route, topic, decoded, problems) if route.source.features else {}
         if self._tap is not None:
             self._tap(Understood(route.source, topic, decoded.time_s, decoded.fields, decoded.good, values, False))
-        return _Message(
+        return InstanceMessage(
             route.source, route.rank, topic, time_s, arrival_s, decoded.fields, decoded.good, values, problems
         )
 
@@ -382,10 +266,10 @@ class Ingest:
         found = self._routes[topic] = tuple(routes)
         return found
 
-    def _instance(self, path: str) -> _Instance | None:
+    def _instance(self, path: str) -> Instance | None:
         known = self._instances.get(path)
         if known is None and len(self._instances) < MAX_INSTANCES:
-            kind = _Events if isinstance(self._contract.sample, EventSample) else _Windows
+            kind = EventInstance if isinstance(self._contract.sample, EventSample) else WindowInstance
             known = self._instances[path] = kind(path, self._map, self._contract, self.counters)
         return known
 
@@ -402,243 +286,3 @@ def _with_held(route: _Route, fields: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _field_problem(topic: str, refusal: Refusal, feature: BoundFeature) -> Problem:
     return Problem(refusal.code, topic, f"field {feature.field!r} ({feature.name}): {refusal.detail}")
-
-
-class _Words:
-    """What both kinds of instance read besides numbers: context, split and verdict."""
-
-    def __init__(self, path: str, contract: Contract, counters: Counter[str]) -> None:
-        self.path = path
-        self._label = contract.label
-        self._counters = counters
-
-    def context(self, message: _Message) -> int | None:
-        """The slot that a message names; None where it names none."""
-        bound = message.source.context
-        if bound is None or not message.good:
-            return None
-        text = message.text(bound.field)
-        if not text:
-            return None
-        slot = bound.slots.get(text, 0)
-        if slot == 0:
-            self._counters["unknown-context"] += 1
-        return slot
-
-    def split(self, message: _Message) -> str:
-        """What the data says of a sample's part; `test` is what others call `report`."""
-        text = message.text(message.source.declared.split).lower()
-        if text not in SAID:
-            self._counters["unknown-split"] += 1
-            return ""
-        return "report" if text == "test" else text
-
-    def label(self, message: _Message, key: str) -> Effect | None:
-        """The verdict of a message that has one."""
-        bound = message.source.label
-        if bound is None or not isinstance(self._label, ClassLabel) or not message.good:
-            return None
-        code = message.text(bound.field)
-        if not code:
-            if message.values:
-                return None
-            self._counters["no-label"] += 1
-            return Problem("no-label", message.topic, f"no text in field {bound.field!r}")
-        value = bound.codes.get(code)
-        if value is None:
-            self._counters["unmapped-code"] += 1
-            return Problem("unmapped-code", message.topic, f"the text of field {bound.field!r} is no code of the map")
-        return LabelSet(
-            self.path,
-            key,
-            float(value),
-            bound.source,
-            bound.precedence,
-            message.time_s,
-            self._label.matures_after_s,
-        )
-
-    def matures_s(self, time_s: float) -> float | None:
-        """When a sample's label window closes; that of a run to failure is closed by the run's end."""
-        if isinstance(self._label, ClassLabel):
-            return time_s + self._label.matures_after_s
-        return time_s if isinstance(self._label, RunToFailureLabel) else None
-
-
-class _Events:
-    """One instance whose samples are events."""
-
-    def __init__(self, path: str, bound_map: BoundMap, contract: Contract, counters: Counter[str]) -> None:
-        assert isinstance(contract.sample, EventSample)
-        self._words = _Words(path, contract, counters)
-        self._counters = counters
-        tags = {index: Tag(f.join, f.max_age_s) for index, f in bound_map.tags.items()}
-        self._joiner = EventJoiner(
-            len(contract.features),
-            bound_map.keyed,
-            required_features(contract),
-            tags,
-            contract.sample.patience_s,
-            counters,
-        )
-
-    def seed(self, message: _Message) -> None:
-        if message.source.declared.key is None:
-            self._tags(message)
-
-    def take(self, message: _Message) -> list[Effect]:
-        effects: list[Effect] = []
-        declared = message.source.declared
-        if declared.key is None:
-            self._tags(message)
-        else:
-            key = message.text(declared.key)
-            if not key:
-                self._counters["no-key"] += 1
-                return [Problem("no-key", message.topic, f"no text or number in field {declared.key!r}")]
-            if declared.feeds_samples:
-                joined = self._joiner.part(key, self._part(message))
-                if joined is not None:
-                    effects.append(self._sample(joined))
-            label = self._words.label(message, key)
-            if label is not None:
-                effects.append(label)
-        effects += [self._sample(joined) for joined in self._joiner.advance(message.time_s)]
-        return effects
-
-    def _tags(self, message: _Message) -> None:
-        for index, value in message.values.items():
-            self._joiner.tag(index, message.time_s, value)
-        slot = self._words.context(message)
-        if slot is not None:
-            self._joiner.context(message.time_s, slot)
-
-    def _part(self, message: _Message) -> Part:
-        return Part(
-            message.rank,
-            message.time_s,
-            message.arrival_s,
-            message.values,
-            self._words.context(message),
-            message.text(message.source.declared.group),
-            self._words.split(message),
-        )
-
-    def _sample(self, joined: Joined) -> SampleReady:
-        return SampleReady(
-            self._words.path,
-            joined.key,
-            joined.time_s,
-            joined.arrival_s,
-            joined.group,
-            joined.split,
-            joined.context,
-            np.array(joined.values, np.float32),
-            self._words.matures_s(joined.time_s),
-        )
-
-
-class _Windows:
-    """One instance whose samples are windows."""
-
-    def __init__(self, path: str, bound_map: BoundMap, contract: Contract, counters: Counter[str]) -> None:
-        assert isinstance(contract.sample, WindowSample)
-        self._words = _Words(path, contract, counters)
-        self._counters = counters
-        self._rule = contract.sample
-        self._width = len(contract.features)
-        self._builder = WindowBuilder(contract.sample, self._width, counters)
-        self._grid: TagGrid | None = None
-        if not bound_map.by_row:
-            tags = {index: Tag(f.join, f.max_age_s) for index, f in bound_map.tags.items()}
-            self._grid = TagGrid(self._width, tags, contract.sample.period_s, bound_map.lateness_s, counters)
-        self._context = 0
-        self._group = ""
-        self._split = ""
-
-    def seed(self, message: _Message) -> None:
-        if self._grid is not None:
-            for index, value in message.values.items():
-                self._grid.seed(index, message.time_s, value)
-        slot = self._words.context(message)
-        self._context = self._context if slot is None else slot
-
-    def take(self, message: _Message) -> list[Effect]:
-        declared = message.source.declared
-        effects: list[Effect] = []
-        if self._grid is not None:
-            effects += self._rows(self._grid.close_before(message.time_s), message.arrival_s)
-        self._follow(message, effects)
-        if message.source.features:
-            if self._grid is not None:
-                for index, value in message.values.items():
-                    self._grid.tag(index, message.time_s, value)
-            else:
-                effects += self._row(message)
-        end = declared.end_of_run
-        if end is not None and (not message.source.features or end.remaining in message.fields):
-            effects += self._end(message, end.remaining)
-        return effects
-
-    def _follow(self, message: _Message, effects: list[Effect]) -> None:
-        """Take on the group, split and context that a message names; with another group the last one's row closes."""
-        declared = message.source.declared
-        slot = self._words.context(message)
-        group = message.text(declared.group)
-        changed = (slot is not None and slot != self._context) or (declared.group and group != self._group)
-        if changed and self._grid is not None:
-            effects += self._rows(self._grid.close_all(), message.arrival_s)
-        if slot is not None:
-            self._context = slot
-        if declared.group:
-            self._group = group
-        if declared.split:
-            self._split = self._words.split(message)
-
-    def _row(self, message: _Message) -> list[Effect]:
-        values = [NAN] * self._width
-        for index, value in message.values.items():
-            values[index] = value
-        window = self._builder.row(self._group, message.time_s, values, self._context)
-        if window is None:
-            return []
-        sample = self._sample(window, message.arrival_s)
-        label = self._words.label(message, sample.key)
-        return [sample] if label is None else [sample, label]
-
-    def _rows(self, rows: Iterable[tuple[float, list[float]]], arrival_s: float) -> list[Effect]:
-        effects: list[Effect] = []
-        for time_s, values in rows:
-            window = self._builder.row(self._group, time_s, values, self._context)
-            if window is not None:
-                effects.append(self._sample(window, arrival_s))
-        return effects
-
-    def _end(self, message: _Message, field: str | None) -> list[Effect]:
-        remaining = read_number(message.fields.get(field)) if field is not None else 0.0
-        if not isinstance(remaining, float) or remaining < 0:
-            self._counters["wrong-type"] += 1
-            return [Problem("wrong-type", message.topic, f"field {field!r}: no number of remaining steps")]
-        effects: list[Effect] = []
-        if self._grid is not None:
-            effects += self._rows(self._grid.close_all(), message.arrival_s)
-        end_s = self._builder.end(self._group, message.time_s)
-        effects.append(RunEnded(self._words.path, self._group, end_s, remaining, self._rule.period_s))
-        return effects
-
-    def _sample(self, window: Window, arrival_s: float) -> SampleReady:
-        moment = datetime.fromtimestamp(window.time_s, UTC).isoformat(timespec="milliseconds")
-        return SampleReady(
-            self._words.path,
-            f"{self._group}@{moment}" if self._group else moment,
-            window.time_s,
-            arrival_s,
-            self._group,
-            self._split,
-            self._context,
-            window.values,
-            self._words.matures_s(window.time_s),
-            window.segment_s,
-            window.step,
-            window.rows,
-        )

@@ -24,8 +24,9 @@ from broker_bridge.link import Link
 from broker_bridge.session import BrokerRefused, Connector, Message, PublishRefused, Session, SessionLost, Will
 from broker_bridge.threads import on
 from edge.backlog import follow
+from edge.effects import Effect, LabelSet, Problem, SampleReady
 from edge.inference import Inference, Input
-from edge.ingest import Effect, Ingest, LabelSet, Problem, SampleReady
+from edge.ingest import Ingest
 from edge.instance_memory import InstanceMemory
 from edge.inventory import Inventory
 from edge.outputs import Leaf, alive_topic

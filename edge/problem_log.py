@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edge.ingest import Problem
+from edge.effects import Problem
 
 MAX_TOPICS = 200
 """Topics with problems; beyond it the one whose last problem is oldest is forgotten."""

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from broker_bridge.durable import sync_folder
 from edge.dataset import Dataset
-from edge.ingest import Effect, LabelSet, RunEnded, SampleReady
+from edge.effects import Effect, LabelSet, RunEnded, SampleReady
 from edge.labels import LabelRecord, is_timely, remaining_steps, revised
 from edge.splits import NO_GROUP, SAID, split
 from edge.store_lock import StoreLock, StoreLocked

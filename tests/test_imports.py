@@ -29,6 +29,8 @@ PURE = [
     "broker_bridge/downloads.py",
     "edge/evaluation.py",
     "edge/ingest.py",
+    "edge/effects.py",
+    "edge/instances.py",
     "edge/metrics.py",
     "edge/outputs.py",
     "edge/participation.py",

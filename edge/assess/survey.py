@@ -13,7 +13,8 @@ from edge.assess.recording import Heard
 from edge.binding import BoundMap, BoundSource
 from edge.clock import Clock
 from edge.dialects import read_text
-from edge.ingest import Ingest, LabelSet, Problem, SampleReady, Understood
+from edge.effects import LabelSet, Problem, SampleReady, Understood
+from edge.ingest import Ingest
 from uns_topics.contract import Contract
 from uns_topics.sparkplug import NAMESPACE
 

@@ -10,7 +10,8 @@ from typing import Any
 from edge.backfill.readings import Reading
 from edge.backfill.tag_map import Target
 from edge.clock import FUTURE_TOLERANCE_S
-from edge.ingest import Effect, Ingest, LabelSet, SampleReady
+from edge.effects import Effect, LabelSet, SampleReady
+from edge.ingest import Ingest
 from edge.quality import QualityCounters
 from edge.store import SampleStore
 

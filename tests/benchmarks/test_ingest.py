@@ -7,7 +7,8 @@ import pytest
 from benchmarks import ingest
 from benchmarks.ingest import DIALECTS, RUNS, SCALAR, START_MS, Dialect, many_tags
 from edge.binding import bind
-from edge.ingest import Ingest, SampleReady
+from edge.effects import SampleReady
+from edge.ingest import Ingest
 from edge.signal_map import SignalMap
 from uns_topics.contract import Contract
 from uns_topics.sparkplug import MessageType, Metric, Payload, SparkplugTopic, encode_payload

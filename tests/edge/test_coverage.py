@@ -6,7 +6,8 @@ import pytest
 
 from edge.binding import MapError, bind
 from edge.coverage import bind_what_fits, missing_features, narrowed, why_not_covered
-from edge.ingest import Ingest, LabelSet, SampleReady
+from edge.effects import LabelSet, SampleReady
+from edge.ingest import Ingest
 from tests.edge.examples import engine_contract, engine_map, flat, solder_contract, solder_map, umh
 from uns_topics.contract import Contract
 

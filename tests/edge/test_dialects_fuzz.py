@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from edge.binding import bind
 from edge.dialects import Decoded, Form, Refusal, TimestampFormat, make_decoder
-from edge.ingest import Ingest, LabelSet, Problem, SampleReady
+from edge.effects import LabelSet, Problem, SampleReady
+from edge.ingest import Ingest
 from edge.problem_log import ProblemLog
 from edge.signal_map import SignalMap
 from edge.sparkplug import RebirthRequest

@@ -11,7 +11,8 @@ import pytest
 
 from edge import ingest as ingest_module
 from edge.binding import bind
-from edge.ingest import Effect, Ingest, LabelSet, Problem, RunEnded, SampleReady
+from edge.effects import Effect, LabelSet, Problem, RunEnded, SampleReady
+from edge.ingest import Ingest
 from edge.signal_map import SignalMap
 from tests.edge.examples import (
     engine_contract,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge import problem_log
-from edge.ingest import Problem
+from edge.effects import Problem
 from edge.problem_file import FILE, known_problems, read_problems, write_problems
 from edge.problem_log import KEPT_BYTES, ProblemLog, Sighting
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from edge.dataset import Part
-from edge.ingest import Ingest, LabelSet, Problem, RunEnded, SampleReady
+from edge.effects import LabelSet, Problem, RunEnded, SampleReady
+from edge.ingest import Ingest
 from edge.labels import LabelRecord
 from edge.splits import NO_GROUP
 from edge.store import SampleStore, StoreBusy, StoredPrediction, StoreError

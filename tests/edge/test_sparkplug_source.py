@@ -10,7 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from edge.binding import bind
-from edge.ingest import Effect, Ingest, LabelSet, Problem, SampleReady
+from edge.effects import Effect, LabelSet, Problem, SampleReady
+from edge.ingest import Ingest
 from edge.signal_map import SignalMap
 from edge.sparkplug import RebirthRequest
 from tests.edge.examples import AOI, engine_contract, flat, solder_contract

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.ingest import Effect, SampleReady
+from edge.effects import Effect, SampleReady
 from edge.store import SampleStore, StoreError
 from edge.succession import Look, is_trained, why_not_yet
 from edge.workshop import Workshop

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edge.ingest import LabelSet, SampleReady
+from edge.effects import LabelSet, SampleReady
 from edge.models import Model, open_version
 from tests.support.tiny_template import tiny_template, tiny_vector
 from uns_topics.controls import join_full

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from edge.ingest import SampleReady
+from edge.effects import SampleReady
 from edge.store import SampleStore
 from headgate.cli import main
 from headgate.exits import Exit

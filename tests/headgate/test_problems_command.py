@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from edge.ingest import Problem
+from edge.effects import Problem
 from edge.problem_file import FILE, write_problems
 from edge.problem_log import ProblemLog
 from headgate.cli import main

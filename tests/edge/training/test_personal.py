@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge.ingest import LabelSet, SampleReady
+from edge.effects import LabelSet, SampleReady
 from edge.models import ModelStore
 from edge.store import SampleStore
 from edge.trainer_client import TrainerProcess
