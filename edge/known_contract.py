@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sqlite3
 
 from pydantic import ValidationError
@@ -12,16 +13,27 @@ from edge.config import EdgeConfig
 from edge.store import SampleStore
 from uns_topics.contract import Contract
 
+log = logging.getLogger("headgate.edge")
+
 CONTRACT_KEY = "contract"
 """Name in the store of what a plan brought."""
 
 
 def known_contract(config: EdgeConfig, store: SampleStore) -> Contract | None:
-    """None where no file is named and no plan has come yet. Raises: ConfigError: the file can't be used."""
+    """None where no file is named and no plan has come yet, or another release kept its contract.
+
+    Raises: ConfigError: the file can't be used.
+    """
     kept = store.get(CONTRACT_KEY) if config.approve == "any" else None  # a plan's word counts more than a file's
     if config.contract is not None and kept is None:
         return validate(Contract, read_yaml(config.contract), str(config.contract))
-    return Contract.model_validate_json(kept) if kept is not None else None
+    try:
+        return Contract.model_validate_json(kept) if kept is not None else None
+    except ValidationError as error:
+        log.warning(
+            "the contract of an earlier plan can't be read (%s): it is asked for anew", error.errors()[0]["msg"]
+        )
+        return None
 
 
 def peeked_contract(config: EdgeConfig) -> Contract | None:

@@ -5,6 +5,8 @@ The same rows and the same clipping stand behind both, and no cell of either hol
 
 from __future__ import annotations
 
+from pydantic import ValidationError
+
 from edge.dataset import Part
 from edge.scoring import Snapshot
 from edge.store import SampleStore
@@ -78,7 +80,10 @@ def say(store: SampleStore, template_sha256: str, fresh: Statistics) -> Statisti
 def said(store: SampleStore, template_sha256: str, generation: int) -> Statistics | None:
     """What was said last, if it was in this generation."""
     kept = store.get(_key(template_sha256))
-    before = Statistics.model_validate_json(kept) if kept is not None else None
+    try:
+        before = Statistics.model_validate_json(kept) if kept is not None else None
+    except ValidationError:  # of another release
+        return None
     return before if before is not None and before.generation == generation else None
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from edge.dataset import Dataset
 from edge.scoring import Snapshot
-from edge.statistics import ENVELOPE_BYTES, may_renew, say, statistics_of
+from edge.statistics import ENVELOPE_BYTES, may_renew, said, say, statistics_of
 from edge.store import SampleStore
 from tests.edge.versions import TEMPLATE
 from uns_topics.contract import (
@@ -140,6 +140,14 @@ def test_after_a_restart_the_same_is_said(store: SampleStore) -> None:
     assert say(store, TEMPLATE.sha256, statistics(103, 103)) == first  # else three rows would be told
     assert say(store, TEMPLATE.sha256, statistics(250, 250)).rows == 250
     assert say(store, TEMPLATE.sha256, statistics(260, 260)).rows == 250
+
+
+def test_what_another_release_said_counts_as_nothing(store: SampleStore) -> None:
+    say(store, TEMPLATE.sha256, statistics(100, 100))
+    ((name, kept),) = store.named("statistics-").items()
+    store.put(f"statistics-{name}", kept.replace(b'"rows"', b'"lines"'))
+    assert said(store, TEMPLATE.sha256, 1) is None
+    assert say(store, TEMPLATE.sha256, statistics(103, 103)).rows == 103
 
 
 def test_another_generation_or_template_says_its_own(store: SampleStore) -> None:
