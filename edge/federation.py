@@ -363,12 +363,13 @@ class Federation:
 
     def _start(self, name: str, work: Work) -> None:
         assert self._tasks is not None
-        task = self._tasks.create_task(self._survive(name, work), name=f"federation.{name}")
+        task = self._tasks.create_task(self.survive(name, work), name=f"federation.{name}")
         self._effects.add(task)
         task.add_done_callback(self._effects.discard)
 
-    async def _survive(self, name: str, work: Work) -> None:
-        """Whatever the federation's side fails at, inference goes on: one effect is lost, never the service."""
+    async def survive(self, name: str, work: Work) -> None:
+        """Whatever the federation's side fails at, inference goes on: one effect is lost, never the service. Raises:
+        BrokerRefused."""
         try:
             await work()
         except SessionLost:

@@ -147,6 +147,8 @@ class _Edge:
         """The generation whose changes were told."""
         self._said_quality: DataQuality | None = None
         self._quality_kept = float("-inf")
+        self._decided_at = -1
+        """Samples that had matured when a model on probation was looked at last; -1: none is."""
         self._reference: Reference | None = None
         self._compared: Reference | None = None
         self._health = Health(config.health, service_registry(self._sheet))
@@ -310,19 +312,21 @@ class _Edge:
 
     async def _decide_loop(self) -> None:
         """Whether a probation has ended, and whether a person has released a held swap."""
-        looked_at = -1
         while True:
             await asyncio.sleep(DECIDE_EVERY_S)
-            matured = self._core.counts.matured
-            changed = await self._workshop.release()
-            if changed is None and self._workshop.is_undecided:
-                if matured >= looked_at + max(1, looked_at // 20):  # a long probation must not read the store for ever
-                    looked_at = matured
-                    changed = await self._workshop.refit()
-            else:
-                looked_at = -1
-            if changed is not None:
-                self._federation.run_on_tags(changed)
+            await self._federation.survive("Decide", self._decide)
+
+    async def _decide(self) -> None:
+        matured, looked_at = self._core.counts.matured, self._decided_at
+        changed = await self._workshop.release()
+        if changed is None and self._workshop.is_undecided:
+            if matured >= looked_at + max(1, looked_at // 20):  # a long probation must not read the store for ever
+                self._decided_at = matured
+                changed = await self._workshop.refit()
+        else:
+            self._decided_at = -1
+        if changed is not None:
+            self._federation.run_on_tags(changed)
 
     async def _judge(self, counts: Counts) -> Reason | None:
         """Publish the data quality when its verdict changes or a good part more was seen; the gate's word."""
@@ -337,8 +341,7 @@ class _Edge:
         is_new = said is None or _gist(said) != _gist(report)
         if is_new or now >= self._quality_kept + QUALITY_KEPT_EVERY_S:
             self._quality_kept = now
-            kept = plant.quality.dump()
-            await on(self._store_thread, lambda: self._store.put(QUALITY_KEY, kept))
+            await self._keep_quality(plant.quality.dump())
         if is_new and (said is not None or report.verdict != "pass"):
             log.log(
                 logging.WARNING if report.verdict == "hold" else logging.INFO,
@@ -350,6 +353,12 @@ class _Edge:
                 await self._federation.say(Kind.DATA_QUALITY, report)
         plant.hold(report.verdict == "hold")
         return Reason.DATA_QUALITY if report.verdict == "hold" else None
+
+    async def _keep_quality(self, kept: bytes) -> None:
+        try:
+            await on(self._store_thread, lambda: self._store.put(QUALITY_KEY, kept))
+        except sqlite3.Error as error:  # a full disk must not keep the gate from holding
+            log.error("the data quality can't be kept on disk: %s", error)  # noqa: TRY400 - a sentence for people
 
     @property
     def _is_of_plan(self) -> bool:
@@ -436,7 +445,7 @@ class _Edge:
         is_free = known is None or self._config.approve == "any"
         if is_free and self._why_not_covered(contract) is None:
             self._contract = contract
-            self._store.put(CONTRACT_KEY, contract.model_dump_json().encode())
+            self._store_thread.submit(self._keep_contract, contract)
             self._contract_known.set()
             if self._plant is not None:
                 self._learn(self._plant)
@@ -448,6 +457,13 @@ class _Edge:
         if self._plant is not None:
             self._plant.quality = QualityCounters(contract, self._plant.quality.dump())
             self._stored.set()
+
+    def _keep_contract(self, contract: Contract) -> None:
+        """For a restart, which otherwise waits for the plan. Called on the store's thread."""
+        try:
+            self._store.put(CONTRACT_KEY, contract.model_dump_json().encode())
+        except sqlite3.Error as error:
+            log.error("the contract can't be kept on disk: %s", error)  # noqa: TRY400 - a sentence for people
 
     def _on_reference(self, reference: Reference | None) -> None:
         self._reference = reference
