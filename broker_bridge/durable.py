@@ -10,11 +10,14 @@ import os
 from pathlib import Path
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """On disk under its name when this returns; what was there stays until then. Raises: OSError, leaving no part."""
+def write_whole(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+    """On disk under its name when this returns; what was there stays until then. Raises: OSError, leaving no part.
+
+    Args: mode: of a new file, less the umask.
+    """
     part = path.with_name(f"{path.name}.part")
     try:
-        with part.open("wb") as file:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
-import secrets
 from pathlib import Path
 
+from broker_bridge.durable import write_whole
 from edge.problem_log import ProblemLog
 
 FILE = "problems.json"
@@ -39,12 +38,4 @@ def known_problems(data_dir: Path) -> ProblemLog:
 
 def write_problems(data_dir: Path, raw: bytes) -> None:
     """Replace the file in one step; readable by its owner alone, since it holds payloads. Raises: OSError."""
-    path = data_dir / f"{FILE}.{secrets.token_hex(4)}"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(raw)
-        path.replace(data_dir / FILE)
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise
+    write_whole(data_dir / FILE, raw, mode=0o600)

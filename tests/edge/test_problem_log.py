@@ -86,3 +86,17 @@ def test_a_restart_goes_on_and_a_damaged_file_is_begun_anew(tmp_path: Path) -> N
         with pytest.raises(ValueError):  # noqa: PT011 - which one it is says nothing to people
             read_problems(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+def test_kills_while_it_is_written_leave_no_payloads_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(_self: Path, _target: Path) -> Path:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        for _ in range(3):
+            with pytest.raises(KeyboardInterrupt):
+                write_problems(tmp_path, ProblemLog().dump())
+    assert [stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()] == [0o600]
+    write_problems(tmp_path, ProblemLog().dump())
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
