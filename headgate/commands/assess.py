@@ -78,6 +78,7 @@ def _positive(text: str) -> float:
 
 def run_assess(arguments: argparse.Namespace) -> int:
     """`headgate assess`. Returns: 0 ready, 6 with findings."""
+    _refuse_files(arguments)
     if arguments.suggest:
         from headgate.commands.assess_suggest import run_suggest
 
@@ -97,6 +98,15 @@ def run_assess(arguments: argparse.Namespace) -> int:
 
     run_service(main)
     return _tell(arguments, found[0])
+
+
+def _refuse_files(arguments: argparse.Namespace) -> None:
+    """What can't be written is told before anybody listens for minutes. Raises: CommandError."""
+    data, record, page = arguments.data, arguments.record, arguments.html
+    if data is not None and record is not None and data.resolve() == record.resolve():
+        raise CommandError(f"{record} is the recording that --data reads: name another file for --record", Exit.USAGE)
+    if page is not None and (page.is_dir() or not os.access(page if page.exists() else page.parent, os.W_OK)):
+        raise CommandError(f"{page} can't be written: no such folder, or no right to")
 
 
 async def _assess(arguments: argparse.Namespace, config: EdgeConfig, stop: asyncio.Event) -> Assessment:

@@ -126,6 +126,8 @@ def test_without_torch_it_says_so(
         (["--config", "EDGE", "--contract", "gone.yaml", "--data", "EDGE"], Exit.NOT_FOUND, "gone.yaml: no such file"),
         (["--config", "EDGE", "--data", "good.jsonl", "--html", "/nowhere/a.html"], Exit.FAILURE, "can't be written"),
         (["--config", "EDGE", "--data", "good.jsonl", "--record", "/nowhere/a"], Exit.FAILURE, "can't be written"),
+        (["--config", "EDGE", "--data", "gone.jsonl", "--html", "/nowhere/a.html"], Exit.FAILURE, "can't be written"),
+        (["--config", "EDGE", "--data", "good.jsonl", "--record", "good.jsonl"], Exit.USAGE, "the recording that --data"),
     ],
 )
 def test_what_cannot_be_used(
@@ -134,6 +136,12 @@ def test_what_cannot_be_used(
     named = {"EDGE": str(config), "good.jsonl": str(config.parent / "good.jsonl")}
     assert main(["assess", "--no-training", *(named.get(word, word) for word in more)]) == code
     assert sentence in capsys.readouterr().err
+
+
+def test_a_recording_is_not_written_over_by_itself(config: Path) -> None:
+    before = (config.parent / "good.jsonl").read_bytes()
+    assert assess(config, "good.jsonl", "--record", str(config.parent / "good.jsonl")) == Exit.USAGE
+    assert (config.parent / "good.jsonl").read_bytes() == before
 
 
 def test_an_empty_recording(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
