@@ -127,7 +127,7 @@ def test_without_torch_it_says_so(
         (["--config", "EDGE", "--data", "good.jsonl", "--html", "/nowhere/a.html"], Exit.FAILURE, "can't be written"),
         (["--config", "EDGE", "--data", "good.jsonl", "--record", "/nowhere/a"], Exit.FAILURE, "can't be written"),
         (["--config", "EDGE", "--data", "gone.jsonl", "--html", "/nowhere/a.html"], Exit.FAILURE, "can't be written"),
-        (["--config", "EDGE", "--data", "good.jsonl", "--record", "good.jsonl"], Exit.USAGE, "the recording that --data"),
+        (["--config", "EDGE", "--data", "good.jsonl", "--record", "good.jsonl"], Exit.USAGE, "is the recording"),
     ],
 )
 def test_what_cannot_be_used(
