@@ -83,6 +83,7 @@ class InferenceConfig(FileValue):
             profile=self.profile,
             out_root=self.out_root,
             alarms=self.alarm is not None,
+            unit=contract.output_unit,
         )
 
 

@@ -121,7 +121,9 @@ def newest_of_each(predictions: Iterable[Prediction]) -> dict[str, Prediction]:
 class Outputs:
     """Turns predictions into leaves; state leaves never go back in event time.
 
-    Args: alarms: the site has a rule, so there are the leaves `threshold` and `alarm`.
+    Args:
+        alarms: the site has a rule, so there are the leaves `threshold` and `alarm`.
+        unit: of the model's output; '' for a pure number.
     """
 
     def __init__(
@@ -132,7 +134,9 @@ class Outputs:
         profile: Profile = Profile.UMH,
         out_root: str | None = None,
         alarms: bool = False,
+        unit: str = "",
     ) -> None:
+        self.unit = unit
         self._alarms = alarms
         self._federation = federation
         self._output = output

@@ -300,6 +300,8 @@ class Plant:
             return
         self._serves = reading
         self._inference.inputs = reading.inputs
+        if self.sparkplug is not None:
+            self.sparkplug.reads(reading.outputs)
         for path in self._memory:
             if (published_s := before.outputs.published_s(path)) is not None:
                 reading.outputs.restore(path, published_s)

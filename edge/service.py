@@ -239,7 +239,7 @@ class _Edge:
             keep_problems=partial(write_problems, config.data_dir),
             on_stored=self._stored.set,
             host=self._signal_map.sparkplug.host if self._signal_map.sparkplug is not None else None,
-            sparkplug=make_session(config, contract, reading.outputs, connector, self._store, self._store_thread),
+            sparkplug=make_session(config, reading.outputs, connector, self._store, self._store_thread),
             stale_after_s=config.inference.stale_after_s,
             replayed_after_s=config.inference.replayed_after_s,
         )

@@ -26,7 +26,7 @@ from edge.outputs import (
     newest_of_each,
 )
 from edge.sparkplug_primary import PrimaryHost
-from edge.sparkplug_tags import DATATYPES, GOOD, STALE, Tag, sparkplug_quality
+from edge.sparkplug_tags import BAD, DATATYPES, GOOD, STALE, Tag, sparkplug_quality
 from uns_topics.presence import Variant
 from uns_topics.sparkplug import (
     BDSEQ,
@@ -99,7 +99,6 @@ class EdgeNode:
     Args:
         config: its names and manners.
         outputs: which leaves there are, and what they say.
-        unit: of the model's output; '' for a pure number.
         properties: what the node's birth says of itself, by name below `Properties/`.
 
     Attributes: refusals: why instances are no devices, a sentence each; for the log.
@@ -107,7 +106,6 @@ class EdgeNode:
 
     config: SparkplugConfig
     outputs: Outputs
-    unit: str = ""
     properties: Mapping[str, str] = field(default_factory=dict)
     refusals: dict[str, str] = field(default_factory=dict)
     _devices: dict[str, _Device] = field(default_factory=dict)
@@ -183,6 +181,21 @@ class EdgeNode:
     def rebirth(self, now: Moment) -> list[Publication]:
         """All births once more, where the node is born: what was to be sent before them need not be."""
         return self._births(now) if self.is_born else []
+
+    def reads(self, outputs: Outputs, now: Moment) -> list[Publication]:
+        """The model that runs is of another contract: what it says under another name or unit is another metric."""
+        before, self.outputs = self.outputs, outputs
+        if (before.specs, before.unit) == (outputs.specs, outputs.unit):
+            return []
+        for device in self._devices.values():
+            known, device.tags = device.tags, {}
+            for spec in outputs.specs:
+                tag = known.get(spec.name)
+                if tag is None or tag.unit != self._unit_of(spec):
+                    tag = self._tag(spec)
+                    tag.take(None, BAD, now.wall_ms)
+                device.tags[spec.name] = tag
+        return self.rebirth(now)
 
     # What is said -----------------------------------------------------------------------------------------------------
 
@@ -324,8 +337,10 @@ class EdgeNode:
         return self._devices[instance]
 
     def _tag(self, spec: LeafSpec) -> Tag:
-        unit = self.unit if spec.name in (self.outputs.output, "threshold") else ""
-        return Tag(spec.name, DATATYPES[spec.kind], self._alias(), unit, GOOD)
+        return Tag(spec.name, DATATYPES[spec.kind], self._alias(), self._unit_of(spec), GOOD)
+
+    def _unit_of(self, spec: LeafSpec) -> str:
+        return self.outputs.unit if spec.name in (self.outputs.output, "threshold") else ""
 
     def _alias(self) -> int | None:
         """Aliases are unique over the node and all its devices (tck-id-payloads-alias-uniqueness); 0: `bdSeq`."""

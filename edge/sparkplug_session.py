@@ -28,7 +28,6 @@ from edge.sparkplug_node import SEQUENCE, EdgeNode, Moment, Publication
 from edge.store import SampleStore
 from edge.variants import Served
 from uns_topics.acl_files import overlap
-from uns_topics.contract import Contract, RunToFailureLabel
 from uns_topics.sparkplug import (
     BDSEQ,
     NAMESPACE,
@@ -119,6 +118,10 @@ class SparkplugSession:
     def stale(self, instance: str) -> None:
         """Say that an instance's inputs have stopped."""
         self._say(self._node.stale(instance, self._now()))
+
+    def reads(self, outputs: Outputs) -> None:
+        """Say inference by these from now on."""
+        self._say(self._node.reads(outputs, self._now()))
 
     def serves(self, served: Served) -> None:
         """Say which model runs on the tags."""
@@ -227,7 +230,6 @@ def farewell(store: SampleStore, wall_clock: Callable[[], float] = time.time) ->
 
 def make_session(
     config: EdgeConfig,
-    contract: Contract,
     outputs: Outputs,
     connector: Connector,
     store: SampleStore,
@@ -240,9 +242,8 @@ def make_session(
     if len(names) < len(outputs.specs):  # tck-id-case-sensitivity-metric-names
         log.error("no Sparkplug node: the output %s is named like another leaf but for its case", outputs.output)
         return None
-    unit = contract.label.unit if isinstance(contract.label, RunToFailureLabel) else ""
     properties = {"Federation": config.federation, "Participant": config.participant, "Software": "Headgate"}
-    node = EdgeNode(config.inference.sparkplug, outputs, unit, properties)
+    node = EdgeNode(config.inference.sparkplug, outputs, properties)
     return SparkplugSession(connector, config.participant, node, store, executor)
 
 

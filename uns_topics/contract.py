@@ -257,6 +257,11 @@ class Contract(FileValue):
         return self.label.name if isinstance(self.label, RunToFailureLabel) else "score"
 
     @property
+    def output_unit(self) -> str:
+        """What the model's output is in; '' for a pure number."""
+        return self.label.unit if isinstance(self.label, RunToFailureLabel) else ""
+
+    @property
     def meaning_sha256(self) -> str:
         """SHA-256 of what changes a model's meaning, in a fixed order."""
         meaning = {

@@ -80,7 +80,7 @@ def describe(config: EdgeConfig, contract: Contract, signal_map: SignalMap, inst
         participant=config.participant,
         title=contract.title or config.federation,
         output=contract.output_name,
-        unit=label.unit if isinstance(label, RunToFailureLabel) else "",
+        unit=contract.output_unit,
         low=None if label.kind == "none" else 0.0,
         high=label.cap if isinstance(label, RunToFailureLabel) else (None if label.kind == "none" else 1.0),
         profile=inference.profile,

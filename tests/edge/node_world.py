@@ -62,9 +62,9 @@ class World:
     """A node and its clock. Attributes: clock_s: monotonic; the wall clock runs with it."""
 
     def __init__(self, *, alarms: bool = True, unit: str = "cycles", connect: bool = True, **config: Any) -> None:
-        outputs = Outputs("solder-defect", "score", alarms=alarms)
+        outputs = Outputs("solder-defect", "score", alarms=alarms, unit=unit)
         settings = SparkplugConfig(group="Headgate", node="berlin-1", **config)
-        self.node = EdgeNode(settings, outputs, unit, {"Federation": "solder-defect", "Participant": "berlin"})
+        self.node = EdgeNode(settings, outputs, {"Federation": "solder-defect", "Participant": "berlin"})
         self.clock_s = 0.0
         self.born = self.connect() if connect else []
 
@@ -81,6 +81,9 @@ class World:
 
     def stale(self, instance: str = LINE) -> list[Said]:
         return read(self.node.stale(instance, self.now))
+
+    def reads(self, outputs: Outputs) -> list[Said]:
+        return read(self.node.reads(outputs, self.now))
 
     def serves(self, version: int, variant: Variant = Variant.GLOBAL) -> list[Said]:
         return read(self.node.serves(version, variant, self.now))

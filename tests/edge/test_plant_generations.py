@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edge.binding import bind
+from edge.config import SparkplugConfig
 from edge.coverage import bind_what_fits, narrowed
 from edge.models import open_own
 from edge.outputs import Outputs
@@ -17,6 +18,8 @@ from edge.plant import Learning
 from edge.quality import QualityCounters
 from edge.reading import Reading, Readings, make_reading
 from edge.signal_map import SignalMap
+from edge.sparkplug_node import EdgeNode
+from edge.sparkplug_session import SparkplugSession
 from edge.store import StoreError
 from edge.unit_watch import UnitWatch
 from edge.variants import Served
@@ -222,3 +225,20 @@ def test_a_model_that_the_map_no_longer_feeds_has_no_reading() -> None:
     assert readings.to_serve(wider) is None
     assert readings.to_serve(CONTRACT) is not None
     assert bind(MAP, CONTRACT).keyed == {0, 1}
+
+
+def test_the_sparkplug_node_says_the_output_of_the_model_that_runs(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path) as world:
+            node = EdgeNode(SparkplugConfig(group="Headgate", node="berlin"), Outputs("tiny", CONTRACT.output_name))
+            connector = world.broker.connector()
+            world.plant.sparkplug = SparkplugSession(connector, "berlin", node, world.store, world.executor)
+            world.plant.serve(Served(model_of(1), 1, Variant.GLOBAL))
+            assert node.outputs.output == CONTRACT.output_name
+            reading = make_reading(bind_what_fits(MAP, NARROW), NARROW, Outputs("tiny", "remaining"))
+            learn(world, reading, [])
+            assert node.outputs.output == CONTRACT.output_name
+            world.plant.serve(narrow_model(2), reading)
+            assert node.outputs.output == "remaining"
+
+    run(main(), timeout_s=30)

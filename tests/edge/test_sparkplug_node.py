@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.outputs import Outputs
 from edge.sparkplug import Nodes
 from edge.sparkplug_node import Publication
 from tests.edge.node_world import COMMAND, DEVICE, LINE, NOW_MS, OTHER, STATE, World, kinds, prediction, read
@@ -501,3 +502,24 @@ def test_the_unit_of_a_pure_number_is_not_said() -> None:
     (birth,) = World(unit="", alarms=False).predicted(prediction())
     assert all("engUnit" not in metric.properties for metric in birth.metrics.values())
     assert tuple(birth.metrics) == ("quality", "model_version", "variant", "score")
+
+
+@pytest.mark.parametrize("strict_alias", [False, True])
+def test_the_output_of_another_contract_is_another_metric(strict_alias: bool) -> None:
+    world = World(unit="", strict_alias=strict_alias)
+    (birth,) = world.predicted(prediction(threshold=0.5, alarm=True))
+    aliases = {metric.alias for metric in birth.metrics.values()}
+    assert world.reads(Outputs("solder-defect", "score", alarms=True)) == []
+    hours = Outputs("solder-defect", "remaining", alarms=True, unit="h")
+    node, device = world.reads(hours)
+    assert (kinds([node, device]), node.payload.seq, device.payload.seq) == (["NBIRTH", "DBIRTH"], 0, 1)
+    assert device.metrics.keys() == {spec.name for spec in hours.specs}
+    assert (device.values["remaining"], device.qualities["remaining"]) == (None, 0)
+    assert (device.values["threshold"], device.metrics["threshold"].properties["engUnit"]) == (None, "h")
+    assert (device.values["model_version"], device.values["alarm"]) == (3, True)
+    new = {device.metrics[name].alias for name in ("remaining", "threshold")}
+    assert not strict_alias or not new & aliases
+    (data,) = world.predicted(prediction(1_700_000_001.5, value=120.0, threshold=20.0))
+    assert data.kind == "DDATA"
+    assert 120.0 in data.values.values()
+    assert world.reads(Outputs("solder-defect", "remaining", alarms=True, unit="min")) != []

@@ -27,7 +27,7 @@ from edge.store import SampleStore
 from edge.variants import Served
 from tests.aio import Inbox, run
 from tests.edge.node_world import COMMAND, DEVICE, STATE, Said, prediction, read
-from tests.edge.versions import CONTRACT, model_of
+from tests.edge.versions import model_of
 from uns_topics.presence import Variant
 from uns_topics.sparkplug import BDSEQ, rebirth_request, state_payload
 
@@ -361,7 +361,7 @@ def test_metrics_that_differ_in_case_alone_make_no_node(tmp_path: Path, caplog: 
     with SampleStore(tmp_path / "samples.sqlite") as store, ThreadPoolExecutor(1) as executor:
         connector = MemoryBroker().connector()
         made = [
-            make_session(config, CONTRACT, Outputs("solder-defect", output), connector, store, executor)
+            make_session(config, Outputs("solder-defect", output), connector, store, executor)
             for output in ("Quality", "score")
         ]
     assert [one is None for one in made] == [True, False]
