@@ -157,9 +157,15 @@ class _Judge:
             heard = sum(line.missing for line in of)
             if heard:
                 text = f"{heard} messages came, and none had a usable value"
+            elif self._survey.counters["no-birth"] and self._is_sparkplug(name):
+                text = "its Sparkplug node said data and no birth while this listened: let it say its births again"
             else:
                 text = "no message came; is the topic right, and was the line running?"
             yield Finding(Check.COVERAGE, name, text)
+
+    def _is_sparkplug(self, name: str) -> bool:
+        sources = (s.declared for s in self._survey.map.sources)
+        return any(s.form is Form.SPARKPLUG for s in sources for feature in s.features if feature.feature == name)
 
     # Topics ----------------------------------------------------------------------------------------------------------
 

@@ -104,6 +104,8 @@ class Tags:
         self.topics: dict[str, TopicTags] = {}
         self.skipped = 0
         """Messages that are no tags: binary, lists, our own, or of topics beyond the limit."""
+        self.unborn = 0
+        """Sparkplug data that came before a birth: nothing says what their metrics are called."""
         self._nodes = Nodes()
 
     def hear_all(self, messages: Iterable[Heard]) -> None:
@@ -162,6 +164,7 @@ class Tags:
         if topic is None or topic.kind is MessageType.NCMD:
             return
         said = self._nodes.hear(topic, heard.payload, retain=heard.retain, now_s=heard.time_s)
+        self.unborn += said.counted["no-birth"]
         for update in said.updates:
             device = [update.device] if update.device is not None else []
             seen = self._topic("/".join([NAMESPACE, topic.group, "+", topic.node, *device]), Form.SPARKPLUG)

@@ -29,14 +29,14 @@ def run_suggest(arguments: argparse.Namespace) -> int:
     if arguments.json or arguments.html is not None:
         raise CommandError("--suggest prints YAML; --json and --html are for an assessment", Exit.USAGE)
     config, broker = _broker(arguments)
-    found: list[Suggestion] = []
+    found: list[tuple[Suggestion, int]] = []
 
     async def main(stop: asyncio.Event) -> int:
         found.append(await _suggest(arguments, config, broker, stop))
         return Exit.OK
 
     run_service(main)
-    return _tell(found[0])
+    return _tell(*found[0])
 
 
 def _broker(arguments: argparse.Namespace) -> tuple[EdgeConfig | None, BrokerConfig]:
@@ -57,7 +57,8 @@ def _broker(arguments: argparse.Namespace) -> tuple[EdgeConfig | None, BrokerCon
 
 async def _suggest(
     arguments: argparse.Namespace, config: EdgeConfig | None, broker: BrokerConfig, stop: asyncio.Event
-) -> Suggestion:
+) -> tuple[Suggestion, int]:
+    """The proposal, and how much of Sparkplug came before a birth."""
     from edge.assess.suggest import suggest
     from edge.assess.tags import Tags
 
@@ -68,10 +69,16 @@ async def _suggest(
     filters = tuple(dict.fromkeys(arguments.filter)) or ("#",)
     with keeping(arguments.record, tags.hear) as hear:
         await hear_plant(arguments, broker, filters, hear, stop)
-    return suggest(tags, contract)
+    return suggest(tags, contract), tags.unborn
 
 
-def _tell(found: Suggestion) -> int:
+def _tell(found: Suggestion, unborn: int) -> int:
+    if unborn:
+        print(
+            f"headgate: Sparkplug data came before a birth ({unborn:,} times), so their tags have no names: "
+            "have the nodes say their births again (Node Control/Rebirth) while this listens",
+            file=sys.stderr,
+        )
     if found.text is None:
         sentence = "no tag looked like a feature of the contract; name other topics, or listen longer"
         print(f"headgate: {sentence}", file=sys.stderr)

@@ -17,6 +17,7 @@ from headgate.exits import Exit
 from tests.edge.assess.plant import ALL_FAULTS, CONTRACT, SIGNAL_MAP, messages
 from tests.support.tiny_template import tiny_template
 from uns_topics.contract import Contract
+from uns_topics.sparkplug import Metric, Payload, encode_payload
 
 
 def record(path: Path, heard: Iterable[Heard]) -> Path:
@@ -155,6 +156,23 @@ def test_a_map_that_does_not_fit_is_told_with_its_place(config: Path, capsys: py
     (config.parent / "map.yaml").write_text(yaml.safe_dump(broken), "utf-8")
     assert assess(config, "good.jsonl") == Exit.USAGE
     assert "nothing feeds the required feature 'ambient_temperature'" in capsys.readouterr().err
+
+
+def test_sparkplug_data_before_a_birth_are_told_as_such(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = encode_payload(Payload(1_700_000_000_000, (Metric(alias=1, value=21.5),), 3))
+    heard = [m for m in messages(100) if not m.topic.endswith("temperature")]
+    heard += [Heard(heard[0].time_s, "spBv1.0/berlin/DDATA/line1/printer", data)]
+    record(config.parent / "unborn.jsonl", heard)
+    source = {
+        "topic": "spBv1.0/berlin/+/{line}/printer", "form": "sparkplug",
+        "features": [{"feature": "ambient_temperature", "field": "Temperature", "unit": "degC"}],
+    }  # fmt: skip
+    sources = {**SIGNAL_MAP, "sources": [source, *SIGNAL_MAP["sources"][1:]]}
+    (config.parent / "map.yaml").write_text(yaml.safe_dump(sources), "utf-8")
+    assert assess(config, "unborn.jsonl", "--no-training") == Exit.FINDINGS
+    assert "said data and no birth while this listened" in capsys.readouterr().out
+    assert assess(config, "unborn.jsonl", "--suggest") == Exit.FINDINGS
+    assert "Sparkplug data came before a birth (1 times)" in capsys.readouterr().err
 
 
 # Proposing a signal map -----------------------------------------------------------------------------------------------
