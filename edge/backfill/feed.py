@@ -38,6 +38,7 @@ class _Said:
     target: Target
     fields: dict[str, Any]
     good: bool
+    bad_fields: int = 0
 
 
 class Feed:
@@ -75,6 +76,8 @@ class Feed:
             self.fed.messages += 1
             target = said.target
             if WHOLE not in said.fields:
+                if said.good:  # where no field of it is good, ingest counts the message
+                    self.fed.skipped["bad-quality"] += said.bad_fields
                 effects += self._ingest.recall(target.topic, said.fields, moment, good=said.good)
                 continue
             payload = said.fields[WHOLE]
@@ -126,6 +129,7 @@ def _messages(together: list[Reading]) -> list[_Said]:
             said.append(known)
         known.fields[target.field] = value
         known.good = known.good or good
+        known.bad_fields += not good
     if len(said) > 1:
         said.sort(key=lambda message: message.target.rank)
     return said

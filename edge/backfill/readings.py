@@ -89,6 +89,9 @@ class Export:
         columns = [self.time, tag, value] + ([quality] if quality is not None else [])
         for row in self.table.rows(columns):
             self.rows += 1
+            if row[1] is None or row[1] == "":
+                self.bad["undecodable"] += 1  # a line of another shape: no tag has an empty name
+                continue
             name = row[1] if isinstance(row[1], str) else str(row[1])
             target = target_of(name)
             if target is None:

@@ -57,6 +57,8 @@ class Outcome:
     @property
     def why_no_training(self) -> str | None:
         """Why a first training isn't possible yet; None where it is."""
+        if self.labels and not self.labelled:
+            return f"none of the {self.labels:,} labels met a sample: other keys, or later than matures_after_s allows"
         if self.trainable < self.needed:
             return f"{self.trainable:,} matured samples to train on, and the contract wants {self.needed:,}"
         if self.judgement.verdict == "hold":

@@ -203,6 +203,7 @@ def test_a_column_of_a_wide_file_may_have_its_quality_in_another(tmp_path: Path)
     tags = {"HEIGHT": {"topic": f"{LINE}/spi", "field": "h", "quality": "HEIGHT_Q"}}
     outcome = fill(tmp_path, write(tmp_path / "wide.csv", header, rows), tags=tags)
     assert outcome.made == 2
+    assert outcome.problems["bad-quality"] == 1
     with sqlite3.connect(tmp_path / "samples.sqlite") as db:
         heights = [memoryview(blob).cast("f")[2] for (blob,) in db.execute("SELECT features FROM samples ORDER BY key")]
     db.close()
@@ -216,9 +217,19 @@ def test_rows_that_cannot_be_used_are_counted(tmp_path: Path) -> None:
     rows[7:7] = [("yesterday", f"{LINE}/air", 1), (START_S + 60, f"{LINE}/air", 77, "one", "too many")]
     rows.append((NOW_S + 3600, f"{LINE}/air", 77.0))
     rows.append((NOW_S + 3600, "x" * 70_000, 77.0))
+    rows.append(("END OF EXPORT",))
     outcome = fill(tmp_path, write(tmp_path / "long.csv", LONG, rows))
-    assert dict(outcome.problems) == {"wrong-type": 1, "bad-timestamp": 1, "undecodable": 2, "future": 1}
+    assert dict(outcome.problems) == {"wrong-type": 1, "bad-timestamp": 1, "undecodable": 3, "future": 1}
+    assert outcome.unread == {}
     assert outcome.made == 5
+
+
+def test_labels_that_meet_no_sample_are_why(tmp_path: Path) -> None:
+    rows = [(t, tag, f"{v}-other" if tag == f"{LINE}/aoi/serial" else v) for t, tag, v in boards(3)]
+    outcome = fill(tmp_path, write(tmp_path / "long.csv", LONG, rows))
+    assert (outcome.labels, outcome.labelled) == (3, 0)
+    assert outcome.why_no_training is not None
+    assert outcome.why_no_training.startswith("none of the 3 labels met a sample")
 
 
 def test_the_arrival_of_a_sample_is_when_it_was_filled_in(tmp_path: Path) -> None:
