@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -197,8 +198,9 @@ def main() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     torch.set_num_threads(1)
-    serve(sys.stdin.buffer, answers)
-    answers.close()
+    with suppress(BrokenPipeError):  # the edge is gone, and so is whoever would read a traceback
+        serve(sys.stdin.buffer, answers)
+        answers.close()
     os._exit(0)  # taking torch down in order costs most of a second
 
 

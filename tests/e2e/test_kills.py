@@ -27,6 +27,18 @@ pytestmark = [pytest.mark.broker, pytest.mark.e2e, pytest.mark.timeout(300)]
 
 PHASES = (Phase.OPEN, Phase.COLLECTING, Phase.AGGREGATING, Phase.COMMITTED, Phase.PUBLISHING, Phase.EVALUATING)
 """Waiting is none that is ever stored here: the end of a round opens the next one in the same step."""
+EDGE_DEATHS = (
+    ("edge.updates:Updates.pack", "before"),
+    ("edge.outbox:Outbox.send", "before"),
+    ("edge.outbox:Outbox.send", "after"),
+    ("broker_bridge.upload:Upload._send", "after"),
+    ("edge.outbox:Outbox.settle", "before"),
+    ("edge.outbox:Outbox.settle", "after"),
+    ("edge.models:ModelStore.save", "before"),
+    ("edge.models:ModelStore.save", "after"),
+    ("edge.models:ModelStore.mark_served", "before"),
+    ("edge.models:ModelStore.mark_served", "after"),
+)
 KILLED = -signal.SIGKILL
 BROKER_DEATHS = 5
 LENIENT = {"promotion_margin": 100.0, "site_limit": 100.0}
@@ -59,6 +71,39 @@ def test_an_aggregator_killed_in_every_phase_finishes_its_rounds_with_the_same_m
                     f"{participant} serves the last version",
                 )
             assert await f.stop("aggregator") == 0
+            check(f, load(AggregatorConfig, path))
+
+    run(main(), timeout_s=280)
+
+
+def test_an_edge_killed_anywhere_counts_once_and_serves_whole_models(
+    tmp_path: Path, base_model: Path, broker: Server
+) -> None:
+    """berlin dies behind its training, at its outbox, behind an upload, at a receipt, and at a swap of the model."""
+
+    async def main() -> None:
+        async with federation(tmp_path, broker, tolerances={"rounds": 200, **LENIENT}) as f:
+            config = f.write_edge("berlin")
+            await f.start_edge("lyon")
+            await f.start("berlin", "edge", "--config", str(config))
+            for participant in ("berlin", "lyon"):
+                await f.listening(participant)
+                await f.publish_boards(participant, 150)
+            path = f.write("aggregator.yaml", config_of(f, base_model))
+            await f.start("aggregator", "aggregator", "--config", str(path))
+            await f.until(lambda: f.summary(1), "round 1")
+            assert await f.stop("berlin", signal.SIGKILL) == KILLED
+            for place, when in EDGE_DEATHS:
+                service = await f.start(
+                    "berlin", place, when, "--config", str(config), module="tests.support.dying_edge"
+                )
+                async with asyncio.timeout(60):
+                    assert await service.process.wait() == KILLED, service.tail()
+            await f.start("berlin", "edge", "--config", str(config))
+            last = max((one.round_number for one in f.view.history.rounds), default=0) if f.view.history else 0
+            await f.until(lambda: f.summary(last + 3), "three rounds more")
+            assert await f.stop("aggregator") == 0
+            assert await f.stop("berlin") == 0
             check(f, load(AggregatorConfig, path))
 
     run(main(), timeout_s=280)

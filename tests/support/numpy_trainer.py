@@ -10,6 +10,7 @@ import ctypes
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +134,10 @@ def main(trainer: NumpyTrainer | None = None) -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     trainer = trainer or NumpyTrainer()
-    while (request := read_frame(sys.stdin.buffer)) is not None:
-        answers.write(encode_frame(trainer.answer(request)))
-        answers.flush()
+    with suppress(BrokenPipeError):  # the edge is gone
+        while (request := read_frame(sys.stdin.buffer)) is not None:
+            answers.write(encode_frame(trainer.answer(request)))
+            answers.flush()
 
 
 if __name__ == "__main__":
