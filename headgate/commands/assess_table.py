@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 FILE_WIDTH = 140
 """Columns where the output is no terminal."""
+WIDE = 110
+"""From so many columns on names and topics stand in their row; in a narrower terminal they have a line of their own."""
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -21,9 +23,16 @@ def show(found: Assessment) -> None:
     console = Console(width=None if Console().is_terminal else FILE_WIDTH)
     console.print(_head(found), highlight=False)
     console.print()
-    console.print(_features(found.features))
-    console.print()
-    console.print(_topics(found.topics))
+    wide = console.width >= WIDE
+    features, topics = _features(found.features, wide=wide), _topics(found.topics, wide=wide)
+    if wide:
+        console.print(features)
+        console.print()
+        console.print(topics)
+    else:
+        _interleave(console, features, [Text.assemble(_name_of(one), "  ", _topic_of(one)) for one in found.features])
+        console.print()
+        _interleave(console, topics, [Text(one.topic) for one in found.topics])
     console.print()
     for line in _summary(found):
         console.print(line, highlight=False, markup=False)
@@ -41,6 +50,26 @@ def show(found: Assessment) -> None:
         )
 
 
+def _interleave(console: Console, table: Table, names: list[Text]) -> None:
+    """A table whose rows don't wrap, with a line above each."""
+    with console.capture() as captured:
+        console.print(table)
+    head, *rows = (Text.from_ansi(line) for line in captured.get().splitlines())
+    console.print(head)
+    for name, row in zip(names, rows, strict=True):
+        console.print(name)
+        console.print(row)
+
+
+def _name_of(line: FeatureLine) -> str:
+    return f"{line.feature}{' (optional)' if line.optional else ''}"
+
+
+def _topic_of(line: FeatureLine) -> Text:
+    nothing = "not mapped" if line.map_unit is None else "not heard"
+    return Text(line.topic or nothing, style="" if line.topic else "dim" if line.optional else "red")
+
+
 def _head(found: Assessment) -> Text:
     many = "" if len(found.instances) == 1 else "s"
     what = f"{found.messages:,} messages in {found.seconds:,.0f} s by {len(found.instances)} instance{many}"
@@ -48,21 +77,21 @@ def _head(found: Assessment) -> Text:
     return Text.assemble((f"{found.participant} in {found.federation}", "bold"), f"   {what}{ended}")
 
 
-def _features(lines: tuple[FeatureLine, ...]) -> Table:
+def _features(lines: tuple[FeatureLine, ...], *, wide: bool) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("feature", no_wrap=True)
-    table.add_column("topic", overflow="fold")
+    if wide:
+        table.add_column("feature", no_wrap=True)
+        table.add_column("topic", overflow="fold")
     for name in ("map", "values", "missing", "5 %", "median", "95 %", "range"):
         table.add_column(name, justify="right", no_wrap=True)
     for line in lines:
         numbers = (
             [f"{q:.4g}" for q in (line.quantiles[0], line.quantiles[2], line.quantiles[4])] if line.quantiles else []
         )
-        nothing = "not mapped" if line.map_unit is None else "not heard"
+        names = (Text(_name_of(line)), _topic_of(line)) if wide else ()
         table.add_row(
-            f"{line.feature}{' (optional)' if line.optional else ''}",
-            Text(line.topic or nothing, style="" if line.topic else "dim" if line.optional else "red"),
-            line.map_unit or "",
+            *names,
+            f"{'' if wide else '    '}{line.map_unit or ''}",
             f"{line.values:,}" if line.topic else "",
             f"{line.missing:,}" if line.topic else "",
             *(numbers or ["", "", ""]),
@@ -71,23 +100,25 @@ def _features(lines: tuple[FeatureLine, ...]) -> Table:
     return table
 
 
-def _topics(lines: tuple[TopicLine, ...]) -> Table:
+def _topics(lines: tuple[TopicLine, ...], *, wide: bool) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("topic", overflow="fold")
-    table.add_column("form", no_wrap=True)
+    if wide:
+        table.add_column("topic", overflow="fold")
+    table.add_column("form" if wide else "    form", no_wrap=True)
     for name in ("per min", "every", "longest gap", "lag", "repeated"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("over time", no_wrap=True)
+    if wide:
+        table.add_column("over time", no_wrap=True)
     for line in lines:
         table.add_row(
-            Text(line.topic),
-            line.form,
+            *([Text(line.topic)] if wide else []),
+            line.form if wide else f"    {line.form}",
             f"{line.per_minute:g}",
             _seconds(line.interval_s),
             _seconds(line.longest_gap_s),
             _seconds(line.lag_s),
             f"{line.repeated:,}" if line.repeated else "",
-            _bars(line.strip),
+            *([_bars(line.strip)] if wide else []),
         )
     return table
 

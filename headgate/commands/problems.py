@@ -64,12 +64,14 @@ def _moment(time_s: float) -> str:
 
 def _show(found: ProblemLog) -> None:
     console = Console(highlight=False, soft_wrap=True)
+    width = min(WIDTH, console.width) if console.is_terminal else WIDTH
     if not found.topics:
         console.print("No problems: every message that the signal map covers could be used.")
         return
-    table = Table(box=None, pad_edge=False, width=WIDTH)
-    for name in ("topic", "problem", "times", "last seen"):
-        table.add_column(name, justify="right" if name == "times" else "left", overflow="fold")
+    table = Table(box=None, pad_edge=False, width=width)
+    table.add_column("topic", overflow="fold")
+    for name in ("problem", "times", "last seen"):
+        table.add_column(name, justify="right" if name == "times" else "left", no_wrap=True)
     for topic, known in reversed(found.topics.items()):
         for code, count in known.counts.most_common():
             last = _moment(known.bad.time_s) if code == known.code else ""

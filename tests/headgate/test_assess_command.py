@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -67,6 +68,19 @@ def test_findings_in_a_terminal_as_json_and_as_a_page(config: Path, capsys: pyte
     content = json.loads(capsys.readouterr().out)
     assert content["ready"] is False
     assert {f["check"] for f in content["findings"]} == {"unit", "gap", "duplicates", "clock", "label-code"}
+
+
+def test_topics_and_numbers_are_whole_in_eighty_columns(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    assert assess(config, "good.jsonl", "--no-training") == Exit.OK
+    lines = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "paste_height  acme/berlin/smt/line1/spi" in lines
+    assert "acme/berlin/smt/line1/printer/temperature" in lines
+    assert not [line for line in lines if "…" in line]
 
 
 def test_it_stops_at_its_limits(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

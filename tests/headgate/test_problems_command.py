@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,19 @@ def test_problems_are_shown_with_both_payloads(config: Path, capsys: pytest.Capt
     assert f"{TOPIC}: not JSON" in shown
     assert '  bad   2023-11-14T22:14:20Z  {"h": 1.5  (9 bytes)' in shown
     assert '  good  2023-11-14T22:13:20Z  {"h": 1.5}  (10 bytes)' in shown
+
+
+def test_the_table_fits_eighty_columns(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep(config.parent / "data", b"{")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["edge", "problems", "--config", str(config)]) == 6
+    lines = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    table = lines[: lines.index("")]
+    assert max(map(len, table)) <= 80
+    assert any(TOPIC in line and "undecodable" in line and "2023-11-14T22:14:20Z" in line for line in table)
 
 
 def test_binary_and_control_characters_are_hex(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
