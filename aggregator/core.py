@@ -6,10 +6,10 @@ While one batch is being written the next one gathers, so that a burst of events
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from sqlalchemy.exc import OperationalError
 
@@ -26,6 +26,7 @@ MAX_WAITING = 10_000
 """Events that wait to be committed before nothing more is taken from outside."""
 RETRY_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Between tries to write the store, the last one from then on."""
+Result = TypeVar("Result")
 _TIMES = ("at", "presence", "bridges")
 
 
@@ -127,27 +128,37 @@ class Core:
             self._perform(effect)
 
     async def _commit(self, entries: Sequence[Entry], state: State, done: Iterable[int]) -> list[PendingEffect]:
-        """Write until it is written: a full disk, or a database that is away, ends no federation.
+        """Write until it is written.
 
         A commit of which nobody knows whether it came through is written again: its effects are idempotent, and its
         records replace themselves.
         """
-        for tried in itertools.count():
-            try:
-                found = await asyncio.to_thread(self._store.commit, entries, state, done)
-            except OperationalError as error:
-                wait_s = RETRY_S[min(tried, len(RETRY_S) - 1)]
-                why = str(error.orig or error).splitlines()[0]
-                if self.stuck is None:
-                    _LOG.error("the store can't be written (%s): nothing is decided until it can; trying again", why)
-                self.stuck = why
-                await asyncio.sleep(wait_s)
-            else:
-                break
+
+        def on_failure(why: str) -> None:
+            if self.stuck is None:
+                _LOG.error("the store can't be written (%s): nothing is decided until it can; trying again", why)
+            self.stuck = why
+
+        found = await persist(lambda: asyncio.to_thread(self._store.commit, entries, state, done), on_failure)
         if self.stuck is not None:
             _LOG.warning("the store can be written again")
             self.stuck = None
         return found
+
+
+async def persist(work: Callable[[], Awaitable[Result]], on_failure: Callable[[str], None]) -> Result:
+    """What `work` returns once the store lets it: a full disk, or a database that is away, ends no federation.
+
+    Args: work: may be begun again. on_failure: told why, each time that it has to be.
+    """
+    tried = 0
+    while True:
+        try:
+            return await work()
+        except OperationalError as error:
+            on_failure(str(error.orig or error).partition("\n")[0])
+            await asyncio.sleep(RETRY_S[min(tried, len(RETRY_S) - 1)])
+            tried += 1
 
 
 def _is_material(before: State, after: State) -> bool:

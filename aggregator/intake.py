@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from aggregator import gate
-from aggregator.core import Core
+from aggregator.core import Core, persist
 from aggregator.events import BridgeSeen, EvaluationReceived, StatisticsReceived, StatusSeen, UpdateReceived
 from aggregator.fencing import Foreign
 from aggregator.state import Scores
@@ -266,7 +266,10 @@ class Intake:
                 self._in_hand.discard(key)
 
     async def _look_up(self, job: _LookUp) -> None:
-        known = await asyncio.to_thread(self._store.receipt, job.participant, job.manifest.id)
+        known = await persist(
+            lambda: asyncio.to_thread(self._store.receipt, job.participant, job.manifest.id),
+            lambda why: _LOG.warning("a receipt waits for the store: %s", why),
+        )
         if known is not None:
             self.remember(job.participant, known)
             self._answer(job.participant, known)

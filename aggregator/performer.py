@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from aggregator import statistics
 from aggregator.combine import combine, control_of, decode_state, encode_state
-from aggregator.core import Core
+from aggregator.core import Core, persist
 from aggregator.effects import (
     Aggregate,
     AnnounceRound,
@@ -102,8 +102,13 @@ class Performer:
             self._group.create_task(self._through(pending), name=f"aggregator {effect.kind}")
 
     async def _through(self, pending: PendingEffect) -> None:
-        if is_due(self._core.state, pending.effect):
-            await self._do(pending.effect)
+        effect = pending.effect
+
+        async def work() -> None:
+            if is_due(self._core.state, effect):
+                await self._do(effect)
+
+        await persist(work, lambda why: _LOG.warning("%s waits for the store: %s", effect.kind, why))
         self._core.performed(pending.id)
 
     async def _do(self, effect: Effect) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 from aggregator import announce
 from aggregator.config import AggregatorConfig
-from aggregator.core import Core
+from aggregator.core import Core, persist
 from aggregator.events import EpochRaised, LinkChanged, Started
 from aggregator.fencing import HEARTBEATS, Foreign, Listen, first_look, must_yield
 from aggregator.figures import AggregatorFigures, aggregator_sheet
@@ -270,7 +270,8 @@ class _Service:
                     group.create_task(self._chunk_limits(), name="aggregator chunk limits"),
                 )
                 group.create_task(self._until_stopped(stop), name="aggregator stop")
-                await self._showcase.show_all()
+                show_all = self._showcase.show_all
+                await persist(show_all, lambda why: _LOG.warning("what is to be shown waits for the store: %s", why))
                 for effect in left:
                     self._performer.perform(effect)
                 self._health.watch(group.create_task(self._hold_link(), name="aggregator link"))
@@ -410,9 +411,13 @@ class _Service:
             build_plan, self._template, self._config, self._plan.generation, size, contract=self._plan.contract
         )
         _LOG.warning("%s: chunks go from %d to %d bytes", why, self._plan.chunk_bytes, plan.chunk_bytes)
-        await asyncio.to_thread(self._store.put, _CHUNK_LIMIT, plan.chunk_bytes)
         self._plan = plan
-        await self._showcase.set_plan(plan)
+
+        async def keep() -> None:
+            await asyncio.to_thread(self._store.put, _CHUNK_LIMIT, plan.chunk_bytes)
+            await self._showcase.set_plan(plan)
+
+        await persist(keep, lambda why: _LOG.warning("the new chunk size waits for the store: %s", why))
 
     # Health -----------------------------------------------------------------------------------------------------------
 
