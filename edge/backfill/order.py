@@ -7,7 +7,7 @@ that list tag after tag) is sorted by way of a temporary folder: runs of some me
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from operator import itemgetter
@@ -22,6 +22,8 @@ from edge.backfill.tag_map import Target
 RUN_READINGS = 200_000
 """Readings of one sorted run: what a file out of order holds in memory at a time."""
 MAX_RUNS = 4096
+MAX_OPEN = 128
+"""Files that are merged at a time: a process may often open no more than a thousand."""
 _TELL_EVERY = 65_536
 
 Tell = Callable[[float], None]
@@ -69,27 +71,50 @@ def in_order(exports: Sequence[Export], surveys: Sequence[Survey], folder: Path,
 
 
 def _sorted(export: Export, folder: Path, tell: Tell) -> Iterator[Reading]:
-    targets: list[Target] = []
-    places: dict[Target, int] = {}
+    spill = _Spill(folder)
     folder.mkdir(parents=True)
     runs: list[Path] = []
+    merged: list[Path] = []
     readings = export.readings()
     while run := sorted(islice(readings, RUN_READINGS), key=itemgetter(0)):
-        if len(runs) >= MAX_RUNS:
+        if len(merged) * MAX_OPEN + len(runs) >= MAX_RUNS:
             raise TableError(f"{export.table.path}: too many readings out of order; export it sorted by time")
         tell(export.table.done)
-        runs.append(folder / str(len(runs)))
+        runs.append(spill.write(run))
+        if len(runs) == MAX_OPEN:
+            merged.append(spill.write(spill.merge(runs)))
+            for path in runs:
+                path.unlink()
+            runs.clear()
+    yield from spill.merge([*merged, *runs])
+
+
+class _Spill:
+    """Files of readings in order, in a folder of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._count = 0
+        self._targets: list[Target] = []
+        self._places: dict[Target, int] = {}
+
+    def write(self, run: Iterable[Reading]) -> Path:
+        path = self._folder / str(self._count)
+        self._count += 1
         packer = msgpack.Packer()
-        with runs[-1].open("wb") as file:
+        with path.open("wb") as file:
             for moment, target, value, good in run:
-                if target not in places:
-                    places[target] = len(targets)
-                    targets.append(target)
-                file.write(packer.pack((moment, places[target], value, good)))
-    yield from heapq.merge(*(_read(path, targets) for path in runs), key=itemgetter(0))
+                if target not in self._places:
+                    self._places[target] = len(self._targets)
+                    self._targets.append(target)
+                file.write(packer.pack((moment, self._places[target], value, good)))
+        return path
 
+    def merge(self, paths: Sequence[Path]) -> Iterator[Reading]:
+        """At one moment in the order of the files."""
+        return heapq.merge(*(self._read(path) for path in paths), key=itemgetter(0))
 
-def _read(path: Path, targets: Sequence[Target]) -> Iterator[Reading]:
-    with path.open("rb") as file:
-        for moment, place, value, good in msgpack.Unpacker(file, read_size=65_536):
-            yield Reading(moment, targets[place], value, good)
+    def _read(self, path: Path) -> Iterator[Reading]:
+        with path.open("rb") as file:
+            for moment, place, value, good in msgpack.Unpacker(file, read_size=65_536):
+                yield Reading(moment, self._targets[place], value, good)
