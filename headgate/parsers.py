@@ -15,7 +15,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser with examples before the usage."""
 
     def __init__(self, *args: Any, examples: tuple[str, ...] = (), **kwargs: Any) -> None:
-        super().__init__(*args, **{"formatter_class": argparse.RawDescriptionHelpFormatter, **kwargs})
+        super().__init__(*args, **kwargs)
         self.examples = examples
 
     def format_help(self) -> str:

@@ -37,7 +37,7 @@ def register(subparsers: Subparsers) -> None:
         ("headgate config schema edge", "headgate config schema signal-map"),
         run_schema,
     )
-    schema.add_argument("kind", choices=KINDS)
+    schema.add_argument("kind", choices=KINDS, metavar="KIND", help=", ".join(KINDS))
     access = add_command(
         actions,
         "access",

@@ -106,6 +106,12 @@ def test_help_starts_with_two_examples_that_can_be_typed(path: tuple[str, ...]) 
         assert callable(build_parser().parse_args(words[1:]).run)
 
 
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_help_fits_eighty_columns_but_for_what_is_typed(path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert max(map(len, ALL[path].format_help().splitlines()[3:])) <= 80
+
+
 def test_every_command_of_the_readme_is_there() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
     listed = re.search(r"`headgate --help` lists the commands \(([^)]*)\)", readme)
