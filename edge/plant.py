@@ -278,7 +278,9 @@ class Plant:
         """The same message for a model of another contract; what is wrong with it is said once."""
         effects = self._serves.ingest.feed(message.topic, message.payload, retain=message.retain, arrival_s=now_s)
         samples = [effect for effect in effects if isinstance(effect, SampleReady)]
-        if samples and len(self._asked) < MAX_WAITING:
+        if samples and len(self._asked) >= MAX_WAITING:
+            self._problem(Problem("overload", message.topic, f"more than {MAX_WAITING} samples wait for a model"))
+        elif samples:
             self._asked += samples
             self._wake.set()
 
@@ -467,7 +469,7 @@ class Plant:
         if self._serves is not self._learns:
             self._learnt |= {sample.instance: sample for sample in samples}
             samples = []
-        asked, self._asked = self._asked, []
+        asked, self._asked = self._asked[:BATCH_EFFECTS], self._asked[BATCH_EFFECTS:]
         return [*samples, *asked]
 
     def _take(self, sample: SampleReady) -> Input:

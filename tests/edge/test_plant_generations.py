@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ import pytest
 from edge.binding import bind
 from edge.config import SparkplugConfig
 from edge.coverage import bind_what_fits, narrowed
+from edge.inference import Input
 from edge.models import open_own
-from edge.outputs import Outputs
+from edge.outputs import Outputs, Prediction
 from edge.plant import Learning
 from edge.quality import QualityCounters
 from edge.reading import Reading, Readings, make_reading
@@ -107,6 +109,33 @@ def test_what_waited_is_stored_under_the_contract_that_it_was_read_by(tmp_path: 
             assert world.store.counts().samples == 1
             assert begun == ["done"]
             assert world.plant.messages == 6  # counted over both contracts
+
+    run(main(), timeout_s=30)
+
+
+def test_what_waits_for_the_old_model_is_taken_in_batches_and_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.plant.BATCH_EFFECTS", 3)
+    monkeypatch.setattr("edge.plant.MAX_WAITING", 8)
+
+    async def main() -> None:
+        async with running(tmp_path) as world:
+            world.plant.serve(Served(model_of(1), 1, Variant.GLOBAL))
+            learn(world, narrow_reading(), [])
+            sizes, infer = list[int](), world.plant._inference.run
+
+            def run_and_count(taken: Sequence[Input], served: Served) -> list[Prediction]:
+                sizes.append(len(taken))
+                return infer(taken, served)
+
+            monkeypatch.setattr(world.plant._inference, "run", run_and_count)
+            for index in range(10):
+                world.plant.on_message(board(index))
+            await world.until(lambda: len(world.events) == 8)
+            assert max(sizes) == 3
+            assert world.plant.problems["overload"] == 4  # two for the store, and two for the model
+            assert world.store.counts().samples == 8
 
     run(main(), timeout_s=30)
 
