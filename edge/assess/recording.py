@@ -75,7 +75,7 @@ def _payload(content: dict[str, Any]) -> bytes:
 
 
 def read_recording(path: Path) -> Iterator[Heard]:
-    """The messages of a file. Raises: RecordingError: missing, or no recording."""
+    """The messages of a file; a last line that breaks off is none. Raises: RecordingError: missing, or no recording."""
     try:
         with path.open(encoding="utf-8") as file:
             number = 0
@@ -85,6 +85,8 @@ def read_recording(path: Path) -> Iterator[Heard]:
                     try:
                         yield decode_line(line)
                     except ValueError as error:
+                        if number > 1 and not line.endswith("\n") and len(line) < MAX_LINE:
+                            return  # whoever wrote it was killed in the middle of its last line
                         raise RecordingError(f"{path}, line {number}: {error}") from None
     except FileNotFoundError:
         raise RecordingError(f"{path}: no such file") from None

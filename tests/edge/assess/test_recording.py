@@ -52,6 +52,16 @@ def test_a_line_that_is_none(tmp_path: Path, line: str, sentence: str) -> None:
     assert sentence in str(caught.value)
 
 
+def test_a_recording_that_breaks_off_is_read_up_to_there(tmp_path: Path) -> None:
+    lines = [encode_line(Heard(1.0 + n, "a/b", b"1")) for n in range(3)]
+    path = tmp_path / "cut.jsonl"
+    path.write_text("".join(lines)[:-5], "utf-8")
+    assert [heard.time_s for heard in read_recording(path)] == [1.0, 2.0]
+    path.write_text(lines[0] + lines[1][:-5] + "\n" + lines[2], "utf-8")
+    with pytest.raises(RecordingError, match="line 2"):
+        list(read_recording(path))
+
+
 def test_a_file_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match="no such file"):
         list(read_recording(tmp_path / "gone"))
