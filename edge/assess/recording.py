@@ -85,7 +85,12 @@ def read_recording(path: Path) -> Iterator[Heard]:
                     try:
                         yield decode_line(line)
                     except ValueError as error:
-                        if number > 1 and not line.endswith("\n") and len(line) < MAX_LINE:
+                        if (
+                            number > 1
+                            and line.startswith("{")
+                            and not line.endswith(("}", "\n"))
+                            and len(line) < MAX_LINE
+                        ):
                             return  # whoever wrote it was killed in the middle of its last line
                         raise RecordingError(f"{path}, line {number}: {error}") from None
     except FileNotFoundError:
