@@ -170,6 +170,8 @@ class TagGrid:
             i: Tag(tag.join, ages[i] if tag.join is Join.LINEAR else max(ages[i], period_s)) for i, tag in tags.items()
         }
         self._linear = [(i, tag.max_age_s) for i, tag in self._tags.items() if tag.join is Join.LINEAR]
+        self._settled = (-math.inf, 0)
+        """Of a row: how many linear tags, from the first on, it need not wait for."""
         self._longest_s = max((tag.max_age_s for tag in self._tags.values()), default=period_s)
         self._histories = {i: TagHistory(tag.max_age_s + lateness_s + 2 * period_s) for i, tag in self._tags.items()}
         self._next: int | None = None  # the row to close next, in periods since the epoch
@@ -213,9 +215,13 @@ class TagGrid:
 
     def _awaits_neighbour(self, row_s: float, limit_s: float) -> bool:
         """Whether a linear tag may still get the reading after this row that it needs."""
-        for index, gap_limit_s in self._linear:
-            history = self._histories[index]
-            if history.newest_s < row_s and limit_s <= history.newest_s + gap_limit_s:
+        if self._settled[0] != row_s:
+            self._settled = (row_s, 0)
+        for place in range(self._settled[1], len(self._linear)):  # once settled, a tag is for this row
+            index, gap_limit_s = self._linear[place]
+            newest_s = self._histories[index].newest_s
+            if newest_s < row_s and limit_s <= newest_s + gap_limit_s:
+                self._settled = (row_s, place)
                 return True
         return False
 

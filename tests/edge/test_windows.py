@@ -248,3 +248,26 @@ def test_an_end_closes_the_open_row() -> None:
     rows.tag(1, 112.0, 4.0)
     np.testing.assert_equal(list(rows.close_all()), [(110.0, [1.0, NAN]), (120.0, [1.0, 4.0])])
     assert list(rows.close_all()) == []
+
+
+def test_a_row_that_waits_looks_once_at_each_linear_tag(monkeypatch: pytest.MonkeyPatch) -> None:
+    count, looks, newest_s = 100, [0], TagHistory.newest_s.fget
+    assert newest_s is not None
+    grid = TagGrid(count, {i: Tag(Join.LINEAR, 1000) for i in range(count)}, 10, 0, Counter())
+    for index in range(count):
+        grid.tag(index, 5.0, 1.0)
+
+    def counted(history: TagHistory) -> float:
+        looks[0] += 1
+        return newest_s(history)
+
+    monkeypatch.setattr(TagHistory, "newest_s", property(counted))
+    for index in range(count - 1):  # the last one is silent
+        assert list(grid.close_before(15.0)) == []
+        grid.tag(index, 15.0, 3.0)
+    before = looks[0]
+    for _ in range(100):
+        assert list(grid.close_before(16.0)) == []
+    assert looks[0] - before <= 2 * count
+    grid.tag(count - 1, 15.0, 3.0)
+    assert list(grid.close_before(16.0)) == [(10.0, [2.0] * count)]
