@@ -235,12 +235,25 @@ def keeping(path: Path | None, hear: Callable[[Heard], None]) -> Iterator[Callab
     except OSError as error:
         raise CommandError(f"{path} can't be written: {error.strerror}") from None
 
-    def both(heard: Heard) -> None:
-        file.write(encode_line(heard))
-        hear(heard)
+    failed: list[OSError] = []
 
-    with file:
+    def both(heard: Heard) -> None:
+        hear(heard)
+        if not failed:
+            try:
+                file.write(encode_line(heard))
+            except OSError as error:  # a full disk costs the recording, not what was heard
+                failed.append(error)
+
+    try:
         yield both
+    finally:
+        try:
+            file.close()
+        except OSError as error:
+            failed.append(error)
+        if failed:
+            print(f"{path} is not complete: {failed[0].strerror}", file=sys.stderr)
 
 
 async def _step(

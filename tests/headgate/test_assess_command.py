@@ -14,6 +14,7 @@ import yaml
 
 from edge.assess.recording import Heard, encode_line
 from headgate.cli import main
+from headgate.commands.assess import keeping
 from headgate.exits import Exit
 from tests.edge.assess.plant import ALL_FAULTS, CONTRACT, SIGNAL_MAP, messages
 from tests.support.tiny_template import tiny_template
@@ -235,3 +236,16 @@ def test_a_proposal_that_cannot_be_made(
 def test_filters_are_for_proposals(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["assess", "--config", str(config), "acme/#"]) == Exit.USAGE
     assert "for --suggest" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full on this system")
+@pytest.mark.parametrize("count", [1, 200])
+def test_a_recording_that_the_disk_has_no_room_for_costs_nothing_else(
+    count: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard: list[Heard] = []
+    with keeping(Path("/dev/full"), heard.append) as hear:
+        for number in range(count):
+            hear(Heard(float(number), "acme/line1", b"x" * 1000))
+    assert len(heard) == count
+    assert capsys.readouterr().err == "/dev/full is not complete: No space left on device\n"
