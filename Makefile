@@ -58,7 +58,7 @@ check: $(STAMP)
 
 test: $(STAMP) $(FLOWER_STAMP) $(SPARKPLUG_STAMP) check
 	@scripts/need-test-programs
-	$(BIN)/pytest $(ARGS)
+	@scripts/run-tests $(BIN) 2000 $(ARGS)
 
 interop: $(STAMP)
 	@scripts/need-interop-programs

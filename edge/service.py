@@ -68,7 +68,7 @@ COUNT_EVERY_S = 0.5
 async def run_edge(config: EdgeConfig, stop: asyncio.Event) -> int:
     """Run one participant until stopped; returns the exit code. Raises: ConfigError."""
     try:
-        config.data_dir.mkdir(parents=True, exist_ok=True)
+        config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # samples, labels and serial numbers
         service = _Edge(config)
     except (OSError, StoreError) as error:
         log.error("%s", error)  # noqa: TRY400 - a sentence for people, no stack trace

@@ -111,7 +111,7 @@ def _store(config: EdgeConfig, *, dry: bool) -> Iterator[tuple[SampleStore, Path
     from edge.store import SampleStore
 
     if not dry:
-        config.data_dir.mkdir(parents=True, exist_ok=True)
+        config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with SampleStore(config.data_dir / "samples.sqlite", max_samples=config.max_samples) as store:
             yield store, config.data_dir
         return

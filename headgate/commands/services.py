@@ -132,7 +132,7 @@ def _release(config: EdgeConfig) -> int:
 def _leave(config: EdgeConfig) -> int:
     from broker_bridge.aiomqtt_session import AiomqttConnector
     from edge.leave import SessionError, StillRuns, leave
-    from edge.store import SampleStore, StoreError
+    from edge.store import SampleStore, StoreBusy, StoreError
 
     path = config.data_dir / "samples.sqlite"
     if not path.exists():
@@ -141,7 +141,9 @@ def _leave(config: EdgeConfig) -> int:
     try:
         with SampleStore(path, max_samples=config.max_samples) as store:
             cleared = asyncio.run(leave(config.federation, config.participant, store, plant, fl))
-    except (StillRuns, StoreError) as error:
+    except (StillRuns, StoreBusy) as error:
+        raise CommandError(str(error), Exit.INTEGRITY) from None
+    except StoreError as error:
         raise CommandError(str(error)) from None
     except SessionError as error:
         raise CommandError(str(error), Exit.BROKER) from None

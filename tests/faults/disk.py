@@ -31,13 +31,10 @@ class FailingDisk:
     @contextmanager
     def mounted(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         """While this lasts, `durable` writes to it."""
-        opened, renamed, flushed = Path.open, Path.replace, os.fsync
+        opened, renamed, flushed = os.fdopen, Path.replace, os.fsync
 
-        def open_(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
-            file = opened(path, mode, *arguments, **options)
-            if "w" in mode:
-                file = _Filling(file, self._tick)
-            return file
+        def open_(descriptor: int, mode: str) -> Any:
+            return _Filling(opened(descriptor, mode), self._tick)
 
         def replace(path: Path, target: Path) -> Path:
             self._tick()
@@ -48,7 +45,7 @@ class FailingDisk:
             flushed(descriptor)
 
         with monkeypatch.context() as patched:
-            patched.setattr(Path, "open", open_)
+            patched.setattr(durable.os, "fdopen", open_)
             patched.setattr(Path, "replace", replace)
             patched.setattr(durable.os, "fsync", fsync)
             yield
@@ -103,15 +100,15 @@ class PowerCut:
     @contextmanager
     def mounted(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         """While this lasts, what is done to the folder is followed."""
-        opened, renamed, removed, flushed = Path.open, Path.replace, Path.unlink, os.fsync
+        opened, renamed, removed, flushed = os.fdopen, Path.replace, Path.unlink, os.fsync
 
-        def open_(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
-            file = opened(path, mode, *arguments, **options)
-            if "w" in mode and path.parent == self._folder:
+        def open_(descriptor: int, mode: str) -> Any:
+            path = _path_of(descriptor)
+            if path.parent == self._folder:
                 self._seen[path.name] = b""
                 self._flushed.discard(path.name)
                 self._record()
-            return file
+            return opened(descriptor, mode)
 
         def replace(path: Path, target: Path) -> Path:
             found = renamed(path, target)
@@ -127,7 +124,7 @@ class PowerCut:
 
         def fsync(descriptor: int) -> None:
             flushed(descriptor)
-            path = Path(f"/proc/self/fd/{descriptor}").readlink()
+            path = _path_of(descriptor)
             if path == self._folder:
                 self._durable = {n: self._seen[n] if n in self._flushed else b"" for n in self._seen}
             elif path.parent == self._folder:
@@ -136,7 +133,7 @@ class PowerCut:
             self._record()
 
         with monkeypatch.context() as patched:
-            patched.setattr(Path, "open", open_)
+            patched.setattr(durable.os, "fdopen", open_)
             patched.setattr(Path, "replace", replace)
             patched.setattr(Path, "unlink", unlink)
             patched.setattr(durable.os, "fsync", fsync)
@@ -145,6 +142,10 @@ class PowerCut:
     def _record(self) -> None:
         self.states.append(dict(self._durable))
         self.states.append({n: content if n in self._flushed else b"" for n, content in self._seen.items()})
+
+
+def _path_of(descriptor: int) -> Path:
+    return Path(f"/proc/self/fd/{descriptor}").readlink()
 
 
 def materialise(state: dict[str, bytes], folder: Path) -> Path:

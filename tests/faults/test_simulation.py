@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,7 +11,6 @@ import pytest
 from tests.faults.broker import Weather
 from tests.faults.simulate import STRATEGIES, Schedule, run_seed
 
-SEEDS = int(os.environ.get("HEADGATE_SIMULATED_SEEDS", "2000"))
 FINE = Schedule(
     participants=("p0", "p1"),
     rounds=2,
@@ -31,11 +29,11 @@ FINE = Schedule(
 )
 
 
-@pytest.mark.timeout(900)
-def test_many_seeds() -> None:
-    """What fails prints its seed: `python -m tests.faults.simulate --seeds N --log` runs it again."""
-    command = [sys.executable, "-m", "tests.faults.simulate", "--seeds", f"0:{SEEDS}", "--jobs", "2"]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=880)
+@pytest.mark.timeout(300)
+def test_some_seeds() -> None:
+    """`make test` runs many beside the tests. What fails prints its seed: `--seeds N --log` runs it again."""
+    command = [sys.executable, "-m", "tests.faults.simulate", "--seeds", "2000:2040", "--jobs", "2"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
