@@ -138,8 +138,9 @@ class Link:
 
         Args:
             death: what to say before leaving, in this order, within `DEATH_S`; dropped where there is no session.
+                These are the last words: whoever else publishes from now on is told that there is no session.
         """
-        session = self._session
+        session, self._session, self._is_up = self._session, None, False
         if session is not None:
             try:
                 async with asyncio.timeout(DEATH_S):

@@ -35,6 +35,13 @@ async def last_version(folder: Path, strategy: str, bad: tuple[float, dict[str, 
         c = await c_stack.enter_async_context(ScriptedParticipant(broker.connector(), "c"))
         for participant in (a, b, c):
             participant.trains = False
+        a.can_train = b.can_train = False  # without grace a round opens with the first two: c is to be one of three
+        for participant in (a, b, c):
+            await participant.until(lambda p=participant: p.plan)
+        await c.say_status()
+        for participant in (a, b):
+            participant.can_train = True
+            await participant.say_status()
         for participant in (a, b, c):
             await participant.until(lambda p=participant: p.round is not None and p.round.base_sha256 in p.held)
         announcement = c.round

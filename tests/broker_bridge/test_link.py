@@ -161,6 +161,27 @@ def test_close_publishes_the_death_and_not_the_will() -> None:
     run(main())
 
 
+def test_nothing_is_said_behind_the_death() -> None:
+    """A heartbeat between the death and DISCONNECT would stand retained, and say online of who is gone."""
+
+    async def main() -> None:
+        broker = MemoryBroker()
+        owner = Owner(broker.connector())
+        running = asyncio.create_task(owner.link.run())
+        await owner.told("up 1")
+        closing = asyncio.create_task(owner.link.close(("status", b"death", 1, True)))
+        await asyncio.sleep(0)  # its first step: the death is published and not acknowledged yet
+        assert broker.retained["status"].payload == b"death"
+        assert not owner.link.is_up
+        with pytest.raises(SessionLost, match="not connected"):
+            await owner.link.publish("status", b"online 1", retain=True)
+        await closing
+        await running
+        assert broker.retained["status"].payload == b"death"
+
+    run(main())
+
+
 def test_close_works_while_it_waits_for_a_broker_and_before_it_ran() -> None:
     async def main() -> None:
         broker = MemoryBroker()
