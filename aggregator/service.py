@@ -63,6 +63,7 @@ class ExitCode(IntEnum):
     """Why the service ended."""
 
     OK = 0
+    FAILURE = 1
     CONFIGURATION = 2
     BROKER_REFUSED = 4
     FENCED = 5
@@ -143,7 +144,8 @@ async def run_aggregator(
         from_model: a model file to go on from: its standardisation is kept.
         cold_start: a new generation begins with the model file's own parameters.
 
-    Returns: an `ExitCode`: 0 stopped, 2 unusable configuration, model or store, 4 refused by the broker, 5 fenced off.
+    Returns: an `ExitCode`: 0 stopped, 1 a store that can't be written at the start,
+        2 unusable configuration, model or store, 4 refused by the broker, 5 fenced off.
     """
     world = around or Surroundings()
     try:
@@ -163,7 +165,7 @@ async def run_aggregator(
         return ExitCode.CONFIGURATION
     except OperationalError as error:  # before the loop runs, where it would be tried again
         _LOG.error("the store can't be written: %s", str(error.orig or error).splitlines()[0])
-        return ExitCode.CONFIGURATION
+        return ExitCode.FAILURE
     except BrokerRefused as error:
         _LOG.error("%s", error)
         return ExitCode.BROKER_REFUSED

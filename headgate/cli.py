@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import os
 import signal
@@ -37,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     _die_with_parent(os.environ.get(DIE_WITH_PARENT))
     arguments = build_parser().parse_args(argv)
     try:
-        return int(arguments.run(arguments))
+        return _run(arguments)
     except CommandError as error:
         return _end(str(error), error.code)
     except ConfigError as error:
@@ -51,6 +52,12 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # `headgate tree --once | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.OK
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    code = int(arguments.run(arguments))
+    sys.stdout.flush()  # in time for the caller: a reader that has left is no failure
+    return code
 
 
 def _die_with_parent(parent: str | None) -> None:

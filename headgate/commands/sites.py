@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -16,11 +17,13 @@ from broker_bridge.config import BrokerConfig
 from broker_bridge.paho_session import PahoConnector
 from broker_bridge.session import Message, Session
 from broker_bridge.settings import load, validate
-from headgate.demo.watch import View
 from headgate.exits import CommandError, Exit
 from headgate.parsers import Subparsers, add_command
 from headgate.running import run_service
 from uns_topics.topics import ROOT, FlTopic, Kind, TopicError
+
+if TYPE_CHECKING:
+    from headgate.demo.watch import View
 
 _SAID = (Kind.STATUS, Kind.STATISTICS, Kind.DATA_QUALITY)
 FILE_WIDTH = 100
@@ -79,6 +82,8 @@ def run_sites(arguments: argparse.Namespace) -> int:
     from headgate import sites
 
     broker, federation, last_seen = _where(arguments)
+    from headgate.demo.watch import View
+
     view = View(federation, "score", time.monotonic())
     code = run_service(lambda stop: _listen(broker, view, last_seen, arguments.seconds, stop))
     if code != Exit.OK:

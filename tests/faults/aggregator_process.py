@@ -20,6 +20,7 @@ from tests.support.tiny_template import fake_golden
 
 DAY_S = 86_400.0
 EPOCH_S = 1_700_000_000.0
+FAILURE, RESTART_S = 1, 5.0
 DOWN_S = 60.0
 """The longest that a killed process stays away."""
 
@@ -75,12 +76,12 @@ class AggregatorProcess:
         self._wall = EPOCH_S
         self._stop = asyncio.Event()
         self._life: asyncio.Task[int] | None = None
-        self._dead = False
+        self._dead = self._refused = False
 
     async def run(self) -> None:
         """One life after the other. Raises: AssertionError: an invariant, or an exit code that isn't 0."""
         while not self._stop.is_set():
-            self._dead = False
+            self._dead = self._refused = False
             offset = self._wall
             around = Surroundings(
                 self._broker.connector(),
@@ -100,6 +101,9 @@ class AggregatorProcess:
                     self._wall += self._rng.choice((-DAY_S, 0.0, DAY_S))
                 continue
             code = self._life.result()
+            if code == FAILURE and self._refused:  # a full disk at the start: who looks after it starts it again
+                await asyncio.sleep(RESTART_S)
+                continue
             assert code == 0, f"the aggregator ended with code {code}"
 
     def kill(self) -> None:
@@ -117,6 +121,7 @@ class AggregatorProcess:
         if self._dead:
             raise Killed
         if self.disk_is_full:
+            self._refused = True
             raise OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
         self._end()
 
