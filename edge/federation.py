@@ -33,7 +33,7 @@ from edge.participation import (
     VerifyVersion,
     Warn,
 )
-from edge.store import StoreError
+from edge.store_file import StoreError
 from edge.succession import LOOK_AGAIN_AT
 from edge.updates import TrainedUpdate
 from edge.variants import Served

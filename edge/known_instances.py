@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from edge.store import SCHEMA_VERSION, StoreError
+from edge.store_file import SCHEMA_VERSION, StoreError
 
 
 def known_instances(path: Path) -> tuple[str, ...]:

@@ -37,7 +37,8 @@ from edge.sparkplug import RebirthRequest
 from edge.sparkplug_host import HostState
 from edge.sparkplug_session import SparkplugSession
 from edge.staleness import Staleness
-from edge.store import SampleStore, StoredPrediction, StoreError
+from edge.store import SampleStore, StoredPrediction
+from edge.store_file import StoreError
 from edge.unit_watch import UnitWatch
 from edge.variants import Served
 from uns_topics.codes import DataProblem

@@ -36,7 +36,8 @@ from edge.reading import Reading, Readings
 from edge.rules import rule_problem
 from edge.signal_map import SignalMap
 from edge.sparkplug_session import make_session, refuse_own_node
-from edge.store import SampleStore, StoreError
+from edge.store import SampleStore
+from edge.store_file import StoreError
 from edge.trainer_client import make_trainer
 from edge.unit_watch import UnitWatch
 from edge.variants import Served

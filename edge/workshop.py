@@ -25,7 +25,8 @@ from edge.review import Review, contenders, review
 from edge.rules import Probation
 from edge.scoring import Snapshot
 from edge.statistics import said, say, statistics_of
-from edge.store import SampleStore, StoreError
+from edge.store import SampleStore
+from edge.store_file import StoreError
 from edge.succession import is_trained, look, why_not_yet
 from edge.trainer_client import TrainerError, TrainerProcess
 from edge.trainer_desk import TrainerDesk

@@ -69,7 +69,7 @@ def run_backfill(arguments: argparse.Namespace, config: EdgeConfig) -> int:
     from edge.backfill.tag_map import TagMap
     from edge.binding import MapError, bind
     from edge.signal_map import SignalMap
-    from edge.store import StoreBusy, StoreError
+    from edge.store_file import StoreBusy, StoreError
 
     if not arguments.files:
         raise CommandError("name the export: --from FILE.csv or --from FILE.parquet", Exit.USAGE)

@@ -53,7 +53,7 @@ def run_export(arguments: argparse.Namespace) -> int:
     from broker_bridge.settings import load
     from edge.config import EdgeConfig
     from edge.exports.published import ExportError
-    from edge.store import StoreError
+    from edge.store_file import StoreError
 
     config = load(EdgeConfig, arguments.config)
     try:

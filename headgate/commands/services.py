@@ -132,7 +132,8 @@ def _release(config: EdgeConfig) -> int:
 def _leave(config: EdgeConfig) -> int:
     from broker_bridge.aiomqtt_session import AiomqttConnector
     from edge.leave import SessionError, StillRuns, leave
-    from edge.store import SampleStore, StoreBusy, StoreError
+    from edge.store import SampleStore
+    from edge.store_file import StoreBusy, StoreError
 
     path = config.data_dir / "samples.sqlite"
     if not path.exists():

@@ -22,7 +22,7 @@ from edge.reading import Reading, Readings, make_reading
 from edge.signal_map import SignalMap
 from edge.sparkplug_node import EdgeNode
 from edge.sparkplug_session import SparkplugSession
-from edge.store import StoreError
+from edge.store_file import StoreError
 from edge.unit_watch import UnitWatch
 from edge.variants import Served
 from tests.aio import run

@@ -14,7 +14,8 @@ from edge.effects import LabelSet, Problem, RunEnded, SampleReady
 from edge.ingest import Ingest
 from edge.labels import LabelRecord
 from edge.splits import NO_GROUP
-from edge.store import SampleStore, StoreBusy, StoredPrediction, StoreError
+from edge.store import SampleStore, StoredPrediction
+from edge.store_file import StoreBusy, StoreError
 from tests.edge.examples import engine_contract, engine_ingest, flat, solder_contract
 from uns_topics.contract import Contract
 

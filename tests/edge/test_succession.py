@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from edge.effects import Effect, SampleReady
-from edge.store import SampleStore, StoreError
+from edge.store import SampleStore
+from edge.store_file import StoreError
 from edge.succession import Look, is_trained, why_not_yet
 from edge.workshop import Workshop
 from tests.aio import run
