@@ -10,13 +10,11 @@ import hashlib
 import io
 import tarfile
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError
-from sqlalchemy import Engine, create_engine, insert, inspect, select
+from sqlalchemy import Connection, create_engine, insert, inspect, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from aggregator import tables
@@ -24,7 +22,7 @@ from aggregator.config import AggregatorConfig
 from aggregator.events import EpochRaised
 from aggregator.reducer import step
 from aggregator.state import State
-from aggregator.store import Entry, Store, StoreError, sqlite_url
+from aggregator.store import Entry, Store, StoreError, has_file, url_of
 from aggregator.templates import TEMPLATES
 from aggregator.vectors import VECTORS, DirectoryLock, VectorFiles
 from broker_bridge.durable import put_in_place
@@ -59,24 +57,23 @@ class Contents(Value):
 
 def backup(config: AggregatorConfig, target: Path) -> Contents:
     """Write a backup, while the aggregator runs or not. Raises: BackupError; OSError: `target` can't be written."""
-    url = config.database or sqlite_url(config.data_dir)
-    if config.database is None and not (config.data_dir / "aggregator.db").exists():
+    if not has_file(config):
         raise BackupError(f"{config.data_dir}: no aggregator has run on this directory")
     if target.exists():
         raise BackupError(f"{target} is there already; a backup never replaces another one")
     for _ in range(ATTEMPTS):
         try:
-            return _backup(config, url, target)
+            return _backup(config, target)
         except _Gone as error:
             gone = error
     raise BackupError(f"the aggregator lets go of versions faster than they can be copied: {gone}")
 
 
-def _backup(config: AggregatorConfig, url: str, target: Path) -> Contents:
+def _backup(config: AggregatorConfig, target: Path) -> Contents:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".headgate-backup-") as name:
         copy = Path(name) / STORE
         try:
-            _copy(url, f"sqlite:///{copy}")
+            _copy(url_of(config), f"sqlite:///{copy}")
             store = Store(f"sqlite:///{copy}")
         except (SQLAlchemyError, StoreError) as error:
             raise BackupError(f"the store can't be read: {str(error).splitlines()[0]}") from None
@@ -88,15 +85,15 @@ def _backup(config: AggregatorConfig, url: str, target: Path) -> Contents:
             files |= {f"{TEMPLATES}/{path.name}": path for path in (config.data_dir / TEMPLATES).glob("*.onnx")}
         finally:
             store.close()
-        with _whole(copy):  # one file: what lay beside it is in it now
-            contents = Contents(
-                federation=state.rules.federation,
-                generation=state.rules.generation,
-                epoch=state.epoch,
-                current=state.current.version,
-                last_round=state.last_round,
-                files={name: _sha256(path) for name, path in files.items()},
-            )
+        _require_whole(copy)
+        contents = Contents(
+            federation=state.rules.federation,
+            generation=state.rules.generation,
+            epoch=state.epoch,
+            current=state.current.version,
+            last_round=state.last_round,
+            files={name: _sha256(path) for name, path in files.items()},
+        )
         part = Path(name) / "backup.tar"
         with tarfile.open(part, "w") as tar:
             raw = contents.model_dump_json(indent=1).encode()
@@ -132,13 +129,12 @@ def restore(config: AggregatorConfig, source: Path) -> Contents:
 
     Raises: BackupError: no backup, another federation's, damaged, or there is a store already. OSError.
     """
-    url = config.database or sqlite_url(config.data_dir)
     with DirectoryLock(config.data_dir), tempfile.TemporaryDirectory(dir=config.data_dir, prefix="restore-") as name:
         folder = Path(name)
         contents = _unpacked(source, folder)
         if contents.federation != config.federation:
             raise BackupError(f"{source} is of federation {contents.federation}, not of {config.federation}")
-        if _has_store(config, url):
+        if _has_store(config):
             raise BackupError(f"there is a store already at {config.database or config.data_dir}: move it away first")
         for kind in (VECTORS, TEMPLATES):
             (config.data_dir / kind).mkdir(exist_ok=True)
@@ -148,7 +144,7 @@ def restore(config: AggregatorConfig, source: Path) -> Contents:
             put_in_place(folder / MODEL, config.model)
         try:
             _raise_epoch(f"sqlite:///{folder / STORE}")
-            _copy(f"sqlite:///{folder / STORE}", url)
+            _copy(f"sqlite:///{folder / STORE}", url_of(config))
         except (SQLAlchemyError, StoreError) as error:
             raise BackupError(f"the store can't be written: {str(error).splitlines()[0]}") from None
     return contents
@@ -183,26 +179,26 @@ def _copy(source: str, target: str) -> None:
                 found = rows.execution_options(yield_per=_ROWS).execute(select(table))
                 for part in found.mappings().partitions(_ROWS):
                     connection.execute(insert(table), [dict(row) for row in part])
-            _count_on(connection.engine, connection)
+            _count_on(connection)
     finally:
         read.dispose()
         write.dispose()
 
 
-def _count_on(engine: Engine, connection: object) -> None:
+def _count_on(connection: Connection) -> None:
     """PostgreSQL's serial columns go on behind the rows that came with a number."""
-    if engine.dialect.name != "postgresql":
+    if connection.dialect.name != "postgresql":
         return
     for table in (tables.events, tables.receipts):
         sequence = f"pg_get_serial_sequence('{table.name}', 'id')"
         highest = f"(SELECT COALESCE(MAX(id), 0) + 1 FROM {table.name})"  # noqa: S608 - names of our own tables
-        connection.exec_driver_sql(f"SELECT setval({sequence}, {highest}, false)")  # type: ignore[attr-defined]
+        connection.exec_driver_sql(f"SELECT setval({sequence}, {highest}, false)")
 
 
-def _has_store(config: AggregatorConfig, url: str) -> bool:
+def _has_store(config: AggregatorConfig) -> bool:
     if config.database is None:
-        return (config.data_dir / "aggregator.db").exists()
-    engine = create_engine(url)
+        return has_file(config)
+    engine = create_engine(config.database)
     try:
         return bool(set(inspect(engine).get_table_names()) & set(tables.metadata.tables))
     except SQLAlchemyError as error:
@@ -234,12 +230,10 @@ def _unpacked(source: Path, folder: Path) -> Contents:
     return contents
 
 
-@contextmanager
-def _whole(path: Path) -> Iterator[None]:
-    """SQLite without its log beside it. Raises: BackupError."""
+def _require_whole(path: Path) -> None:
+    """SQLite without its log beside it: all of it is in the one file. Raises: BackupError."""
     if any(Path(f"{path}{suffix}").exists() for suffix in ("-wal", "-journal")):
         raise BackupError(f"{path} was not closed")
-    yield
 
 
 def _sha256(path: Path) -> str:

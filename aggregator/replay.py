@@ -10,7 +10,7 @@ from aggregator.effects import Aggregate
 from aggregator.founding import meaning_in
 from aggregator.performer import Workshop, make_version
 from aggregator.registry import Registry
-from aggregator.store import STRATEGY_STATE, Store, StoreError, sqlite_url
+from aggregator.store import STRATEGY_STATE, Store, StoreError, has_file, url_of
 from aggregator.strategies import carries_control, make_strategy
 from aggregator.templates import TEMPLATES, TemplateFiles
 from aggregator.vectors import VECTORS, VectorError, VectorFiles
@@ -49,9 +49,9 @@ def replay(config: AggregatorConfig, version: int) -> Replayed:
     Raises: ReplayError, StoreError. OSError, TemplateError: the model file can't be read.
     """
     model = read_model_file(config.model.read_bytes())
-    if config.database is None and not (config.data_dir / "aggregator.db").exists():
+    if not has_file(config):
         raise ReplayError(f"{config.data_dir}: no aggregator has run on this directory")
-    store = Store(config.database or sqlite_url(config.data_dir))
+    store = Store(url_of(config))
     try:
         found = store.version(version)
         if found is None:

@@ -25,7 +25,7 @@ from aggregator.performer import Performer, Workshop
 from aggregator.plan import PlanError, build_plan, limits
 from aggregator.registry import Golden
 from aggregator.showcase import Showcase
-from aggregator.store import Store, StoreError, sqlite_url
+from aggregator.store import Store, StoreError, url_of
 from aggregator.vectors import DirectoryInUse, DirectoryLock, VectorError
 from broker_bridge.aiomqtt_session import AiomqttConnector
 from broker_bridge.groups import first_of
@@ -150,7 +150,7 @@ async def run_aggregator(
     world = around or Surroundings()
     try:
         with DirectoryLock(config.data_dir):
-            store = world.open_store(config.database or sqlite_url(config.data_dir))
+            store = world.open_store(url_of(config))
             try:
                 limit = store.get(_CHUNK_LIMIT)
                 golden = world.golden or _onnxruntime()

@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from aggregator import tables
+from aggregator.config import AggregatorConfig
 from aggregator.effects import (
     EFFECT,
     Effect,
@@ -423,4 +424,18 @@ _RECORDERS: dict[type[Record], Any] = {
 
 def sqlite_url(data_dir: Path) -> str:
     """The default store in a data directory."""
-    return f"sqlite:///{data_dir / 'aggregator.db'}"
+    return f"sqlite:///{_file(data_dir)}"
+
+
+def url_of(config: AggregatorConfig) -> str:
+    """Where an aggregator's store lies."""
+    return config.database or sqlite_url(config.data_dir)
+
+
+def has_file(config: AggregatorConfig) -> bool:
+    """Whether there is something to open; of a database that is named in the configuration only a connection says."""
+    return config.database is not None or _file(config.data_dir).exists()
+
+
+def _file(data_dir: Path) -> Path:
+    return data_dir / "aggregator.db"

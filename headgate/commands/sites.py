@@ -131,13 +131,13 @@ def _where(arguments: argparse.Namespace) -> tuple[BrokerConfig, str, dict[str, 
     if arguments.broker is not None or arguments.federation is not None:
         raise CommandError("--config names broker and federation already", Exit.USAGE)
     from aggregator.config import AggregatorConfig
-    from aggregator.store import Store, StoreError, sqlite_url
+    from aggregator.store import Store, StoreError, has_file, url_of
 
     config = load(AggregatorConfig, arguments.config)
-    if config.database is None and not (config.data_dir / "aggregator.db").exists():
+    if not has_file(config):
         return config.broker, config.federation, {}
     try:
-        store = Store(config.database or sqlite_url(config.data_dir))
+        store = Store(url_of(config))
     except StoreError as error:
         raise CommandError(f"{arguments.config}: {error}") from None
     try:
