@@ -108,8 +108,7 @@ class Outgoing:
         if any(self._in_flight_at_loss[i] >= 2 for i in in_flight):
             effects = self._lower(now, unit_random, "the connection ended twice with the same chunk in flight")
             # Other chunks may have arrived: ask for what is missing instead of sending all of them again.
-            self._asked = True
-            return [Send(e.manifest) if isinstance(e, Send) else e for e in effects]
+            return [self._question() if isinstance(e, Send) else e for e in effects]
         return []
 
     def on_limit(self, chunk_bytes: int, now: float, unit_random: float) -> list[Effect]:
@@ -123,9 +122,8 @@ class Outgoing:
         self.manifest, self.stuck = manifest, False
         self._all_missing = self._repeats = 0
         self._in_flight_at_loss.clear()
-        self._asked = True
         self._wait(now, unit_random)
-        return [Send(manifest)]
+        return [self._question()]
 
     def give_up(self) -> None:
         """Nobody waits for it any more: a newer update took its place."""
@@ -154,10 +152,12 @@ class Outgoing:
     def _repeat(self, now: float, unit_random: float) -> list[Effect]:
         self._repeats += 1
         self._wait(now, unit_random)
-        if self.done or self.stuck:
-            return []
+        return [] if self.done or self.stuck else [self._question()]
+
+    def _question(self) -> Send:
+        """The manifest alone: what is missing?"""
         self._asked = True
-        return [Send(self.manifest)]
+        return Send(self.manifest)
 
     def _wait(self, now: float, unit_random: float) -> None:
         full = min(MAX_REPEAT_S, FIRST_REPEAT_S * 2**self._repeats)
