@@ -397,6 +397,8 @@ async def test_behind_a_bridge_wants_are_the_bridges_to_answer(tmp_path: Path) -
         session = await stack.enter_async_context(broker.connector().connect("watch", on_message=watch))
         await session.subscribe("fl/v1/tiny/down/#")
         await people[0].until(lambda: is_final(people[0]))
+        # The last thing that the end of the last round says: behind it nothing is shown without being asked for.
+        await people[0].until(lambda: people[0].aggregator is not None and people[0].aggregator.state == "resting")
         writer = Writer("tiny", "gate", "0000000b")
         status = ParticipantStatus(
             birth=9, state=ParticipantState.ONLINE, via=("gate",), wants=(Want.CURRENT, Want.SKELETON)
