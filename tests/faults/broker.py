@@ -17,10 +17,6 @@ _ANY_TIME = ("/update/", "/receipt/", "/evaluation")
 """Topics whose copies may come at any time; those of others stay in order, as MQTT promises for one topic."""
 
 
-class Killed(BaseException):
-    """A process of the simulation dies here, as by kill -9. Nothing that catches errors may catch it."""
-
-
 @dataclass(frozen=True)
 class Weather:
     """Shares of deliveries. Attributes: late_s: the longest delay."""

@@ -22,7 +22,8 @@ from edge.review import Review
 from edge.trainer_client import Trained
 from edge.updates import TrainedUpdate, Updates
 from edge.variants import Served
-from tests.faults.broker import FaultyBroker, Killed
+from tests.faults.broker import FaultyBroker
+from tests.faults.process import Mortal
 from uns_topics.codes import Reason
 from uns_topics.contract import Metric
 from uns_topics.controls import split_full
@@ -38,7 +39,6 @@ from uns_topics.tensors import Role, Vector, vector_bytes, vector_from_bytes, ve
 DELTA_NORM = 0.2
 """Of every delta: none is beyond the growth that a residual may have, which would leave a part of it out."""
 TRAIN_S = 20.0
-DOWN_S = 60.0
 ROWS = 50
 _UPDATE = "update-under-way"
 
@@ -219,48 +219,29 @@ class DiceWorkshop:
         del manifest, final
         return Review(None, None)
 
-    def vector_of(self, served: Served) -> Vector:
-        """What runs."""
-        return served.model.vector
 
-
-class EdgeProcess:
-    """Runs until it is stopped, however often it is killed. Attributes: mortality: chance to die at a write."""
+class EdgeProcess(Mortal):
+    """Runs until it is stopped, however often it is killed. Attributes: runs: what is on its tags."""
 
     def __init__(
         self, name: str, template: Template, broker: FaultyBroker, rng: random.Random, now: Callable[[], float]
     ) -> None:
+        super().__init__(f"{name}-fl", broker, rng)
         self.name = name
-        self.client = f"{name}-fl"
-        self.mortality = 0.0
-        self.deaths = 0
         self.trained: dict[str, Vector] = {}
         self.wipes = 0
-        self.disk = Disk(self._fate, self.trained)
+        self.disk = Disk(self.write, self.trained)
         self.core: Participation | None = None
         self.runs: Served | None = None
         self._template = template
-        self._broker = broker
-        self._rng = rng
         self._now = now
         self._stopping = False
         self._federation: Federation | None = None
-        self._life: asyncio.Task[None] | None = None
-        self._dead = False
 
     async def run(self) -> None:
         """One life after the other."""
         while not self._stopping:
-            self._dead = False
-            self._life = asyncio.create_task(self._live())
-            await asyncio.wait({self._life})
-            if not self._dead:
-                self._life.result()
-                continue
-            self._life.cancelled() or self._life.exception()
-            self.deaths += 1
-            self.runs = None
-            await asyncio.sleep(self._rng.uniform(0.0, DOWN_S))
+            await self.live(asyncio.create_task(self._live()))
 
     async def _live(self) -> None:
         workshop = DiceWorkshop(self.name, self._template, self.disk, self._rng, self.wipes)
@@ -295,18 +276,11 @@ class EdgeProcess:
         """Effects of this life that came to nothing: a bug here or in the product."""
         return dict(self._federation.failed) if self._federation is not None else {}
 
-    def kill(self) -> None:
-        """As by kill -9."""
-        if self._life is None or self._life.done():
-            return
-        self._die()
-        self._life.cancel()
-
     def wipe(self) -> None:
         """Its machine is replaced: the same name on an empty disk."""
         self.kill()
         self.wipes += 1
-        self.disk = Disk(self._fate, self.trained)
+        self.disk = Disk(self.write, self.trained)
 
     async def stop(self) -> None:
         """As by SIGTERM."""
@@ -323,17 +297,9 @@ class EdgeProcess:
     def _serve(self, served: Served) -> None:
         self.runs = served
 
-    def _fate(self) -> None:
-        if self._dead:
-            raise Killed
-        if self._rng.random() < self.mortality:
-            self._die()
-            raise Killed
-
     def _die(self) -> None:
-        self._dead = True
-        if self.client in self._broker.clients:
-            self._broker.drop(self.client)
+        super()._die()
+        self.runs = None
 
 
 def served_bytes(process: EdgeProcess) -> bytes:

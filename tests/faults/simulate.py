@@ -29,7 +29,7 @@ import numpy as np
 from aggregator.config import AggregatorConfig
 from edge.residual import Fate, fate
 from tests.faults import virtual_loop
-from tests.faults.aggregator_process import AggregatorProcess, database
+from tests.faults.aggregator_process import AggregatorProcess
 from tests.faults.broker import FaultyBroker, Weather
 from tests.faults.edge_process import EdgeProcess, served_bytes
 from tests.faults.truth import Broken, Truth
@@ -139,7 +139,6 @@ class Simulation:
             federation="tiny",
             model=model,
             data_dir=self._folder,
-            database=database(self._folder),
             strategy=plan.strategy,
             encodings=(plan.encoding,),
             downlink=plan.downlink,
@@ -157,8 +156,7 @@ class Simulation:
             edge.mortality = mortality
         async with asyncio.TaskGroup() as group:
             running = [group.create_task(process.run()) for process in (self.aggregator, *self.edges)]
-            storm = group.create_task(self._storm())
-            await storm
+            await self._storm()
             await self._until_done(running)
             for edge in self.edges:
                 await edge.stop()

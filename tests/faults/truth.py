@@ -29,7 +29,7 @@ from aggregator.strategies import make_strategy
 from aggregator.strategies.base import StrategyState
 from aggregator.updates import ArrayUpdates
 from uns_topics.codes import Code
-from uns_topics.plan import Plan, Strategy
+from uns_topics.plan import Strategy
 from uns_topics.reports import Statistics
 from uns_topics.steps import make_step
 from uns_topics.template import Template
@@ -190,9 +190,3 @@ class Truth:
             if name == participant:
                 total += table.gather(unpack_groups(decode_update(content, 2**24), table), Role.WEIGHT)
         return total
-
-
-def check_plan(plan: Plan, truth: Truth) -> None:
-    """The plan that participants follow is the one that is folded by."""
-    if plan.template.sha256 != truth.template.sha256 or plan.strategy != truth.strategy:
-        raise Broken("the plan is another one than the aggregator was configured with")
