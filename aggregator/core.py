@@ -130,8 +130,8 @@ class Core:
     async def _commit(self, entries: Sequence[Entry], state: State, done: Iterable[int]) -> list[PendingEffect]:
         """Write until it is written.
 
-        A commit of which nobody knows whether it came through is written again: its effects are idempotent, and its
-        records replace themselves.
+        A commit of which nobody knows whether it came through is written again: its effects are idempotent, its records
+        replace themselves, and of receipts the first one counts. Its events stand twice in the log then.
         """
 
         def on_failure(why: str) -> None:
