@@ -138,23 +138,24 @@ class SampleStore(StoreFile):
         """
         batch = list(effects)
         with self._lock:
-            self._db.execute("BEGIN")
             try:
-                self._add_samples([e for e in batch if isinstance(e, SampleReady)])
-                for effect in batch:
-                    if isinstance(effect, LabelSet):
-                        self._add_label(effect)
-                    elif isinstance(effect, RunEnded):
-                        self._end_run(effect)
-                self._add_predictions(predictions)
-                for name, content in (kept or {}).items():
-                    self._put(name, content)
-                self._drop_oldest()
-                self._db.execute("COMMIT")
+                with self._transaction():
+                    self._add(batch, predictions, kept or {})
             except BaseException:
-                self._roll_back()
                 self._load()
                 raise
+
+    def _add(self, batch: Sequence[Effect], predictions: Sequence[StoredPrediction], kept: Mapping[str, bytes]) -> None:
+        self._add_samples([e for e in batch if isinstance(e, SampleReady)])
+        for effect in batch:
+            if isinstance(effect, LabelSet):
+                self._add_label(effect)
+            elif isinstance(effect, RunEnded):
+                self._end_run(effect)
+        self._add_predictions(predictions)
+        for name, content in kept.items():
+            self._put(name, content)
+        self._drop_oldest()
 
     def _add_samples(self, samples: list[SampleReady]) -> None:
         samples = [s for s in samples if s.time_s > self._dropped_until_s]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -140,22 +141,25 @@ class StoreFile:
 
     def put_all(self, changes: Mapping[str, bytes | None]) -> None:
         """Keep several at once, or none of them; None forgets a name."""
+        with self._transaction():
+            for name, content in changes.items():
+                if content is None:
+                    self._db.execute("DELETE FROM kv WHERE name = ?", (name,))
+                else:
+                    self._put(name, content)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All that is written within, or nothing of it."""
         with self._lock:
             self._db.execute("BEGIN")
             try:
-                for name, content in changes.items():
-                    if content is None:
-                        self._db.execute("DELETE FROM kv WHERE name = ?", (name,))
-                    else:
-                        self._put(name, content)
+                yield
                 self._db.execute("COMMIT")
             except BaseException:
-                self._roll_back()
+                if self._db.in_transaction:  # a full disk has ended it already
+                    self._db.execute("ROLLBACK")
                 raise
-
-    def _roll_back(self) -> None:
-        if self._db.in_transaction:  # a full disk has ended it already
-            self._db.execute("ROLLBACK")
 
     def _put(self, name: str, content: bytes) -> None:
         self._db.execute("INSERT OR REPLACE INTO kv VALUES (?, ?)", (name, content))
