@@ -454,7 +454,7 @@ class _Edge:
     def _take_words(self, contract: Contract) -> None:
         """The same contract with other words or thresholds: what was counted stands."""
         self._contract = contract
-        self._store.put(CONTRACT_KEY, contract.model_dump_json().encode())
+        self._store_thread.submit(self._keep_contract, contract)
         if self._plant is not None:
             self._plant.quality = QualityCounters(contract, self._plant.quality.dump())
             self._stored.set()

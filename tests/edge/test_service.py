@@ -70,6 +70,19 @@ def test_a_plans_contract_counts_where_the_disk_is_full(tmp_path: Path, monkeypa
     run(main())
 
 
+def test_a_contracts_other_words_count_where_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reworded = CONTRACT.model_copy(update={"title": "other words"})
+
+    async def main() -> None:
+        async with edge(tmp_path) as made:
+            made._on_plan(plan_of())
+            monkeypatch.setattr(SampleStore, "put", full)
+            made._on_plan(plan_of().model_copy(update={"contract": reworded}))
+            assert made._contract == reworded
+
+    run(main())
+
+
 def test_a_plans_contract_outlives_the_process(tmp_path: Path) -> None:
     async def main() -> None:
         async with edge(tmp_path) as made:
