@@ -36,7 +36,9 @@ def make_reading(bound: BoundMap, contract: Contract, outputs: Outputs) -> Readi
 
 
 class Readings:
-    """The ways in which an edge reads its plant, one per contract, each made once: it remembers what it heard.
+    """The ways in which an edge reads its plant: by the contract that is learnt, and by that of the model that runs.
+
+    Each is made once, as it remembers what it heard; others are forgotten.
 
     Args: outputs: the leaves of a contract's model.
     """
@@ -44,22 +46,26 @@ class Readings:
     def __init__(self, signal_map: SignalMap, outputs: Callable[[Contract], Outputs]) -> None:
         self._map = signal_map
         self._outputs = outputs
-        self._known: dict[str, Reading] = {}
+        self._learnt: dict[str, Reading] = {}
+        self._served: dict[str, Reading] = {}
+        """By the contract's meaning; one at most in each."""
 
     def to_learn(self, contract: Contract, bound: BoundMap) -> Reading:
-        """Read by this contract, labels too, from now on; of others only what runs is still needed."""
+        """Read by this contract, labels too, from now on."""
         found = make_reading(bound, contract, self._outputs(contract))
-        self._known[contract.meaning_sha256] = found
+        self._learnt = {contract.meaning_sha256: found}
         return found
 
     def to_serve(self, contract: Contract) -> Reading | None:
         """What feeds a model of this contract; None where the signal map no longer can."""
-        known = self._known.get(contract.meaning_sha256)
+        meaning = contract.meaning_sha256
+        known = self._learnt.get(meaning) or self._served.get(meaning)
         if known is None:
             try:
                 bound = bind_what_fits(self._map, contract, labels=False)
             except MapError as error:
                 log.error("the model that ran can't be fed any more: %s", error)  # noqa: TRY400 - for people
                 return None
-            known = self._known[contract.meaning_sha256] = make_reading(bound, contract, self._outputs(contract))
+            known = make_reading(bound, contract, self._outputs(contract))
+        self._served = {meaning: known}
         return known

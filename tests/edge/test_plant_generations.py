@@ -256,6 +256,16 @@ def test_a_model_that_the_map_no_longer_feeds_has_no_reading() -> None:
     assert bind(MAP, CONTRACT).keyed == {0, 1}
 
 
+def test_what_is_neither_learnt_nor_runs_is_forgotten() -> None:
+    readings = Readings(MAP, lambda contract: Outputs("tiny", contract.output_name))
+    learnt = readings.to_learn(CONTRACT, bind(MAP, CONTRACT))
+    assert readings.to_serve(CONTRACT) is learnt
+    narrow = readings.to_learn(NARROW, bind_what_fits(MAP, NARROW))
+    assert readings.to_serve(CONTRACT) is learnt
+    assert readings.to_serve(NARROW) is narrow
+    assert readings.to_serve(CONTRACT) is not learnt
+
+
 def test_the_sparkplug_node_says_the_output_of_the_model_that_runs(tmp_path: Path) -> None:
     async def main() -> None:
         async with running(tmp_path) as world:
