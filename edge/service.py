@@ -319,11 +319,11 @@ class _Edge:
 
     async def _decide(self) -> None:
         matured, looked_at = self._core.counts.matured, self._decided_at
-        changed = await self._workshop.release()
-        if changed is None and self._workshop.is_undecided:
+        changed = await self._workshop.swaps.release()
+        if changed is None and self._workshop.swaps.is_undecided:
             if matured >= looked_at + max(1, looked_at // 20):  # a long probation must not read the store for ever
                 self._decided_at = matured
-                changed = await self._workshop.refit()
+                changed = await self._workshop.swaps.refit()
         else:
             self._decided_at = -1
         if changed is not None:

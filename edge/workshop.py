@@ -8,30 +8,28 @@ from __future__ import annotations
 
 import functools
 import logging
-import sqlite3
 import time
 from collections.abc import Collection, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 from broker_bridge.threads import on
 from edge.dataset import Part
 from edge.decisions import Decisions, Samples
 from edge.model_check import check_in_child
-from edge.models import Model, ModelRefused, ModelStore, OwnModel, open_own, open_version
+from edge.models import Model, ModelRefused, ModelStore, open_version
 from edge.own_models import OwnModels
 from edge.review import Review, contenders, review
 from edge.rules import Probation
 from edge.scoring import Snapshot
 from edge.statistics import said, say, statistics_of
 from edge.store import SampleStore
-from edge.store_file import StoreError
 from edge.succession import is_trained, look, why_not_yet
+from edge.swaps import Swaps
 from edge.trainer_client import TrainerError, TrainerProcess
 from edge.trainer_desk import TrainerDesk
 from edge.updates import TrainedUpdate, Updates
-from edge.variants import Served, Serving
+from edge.variants import Served
 from uns_topics.codes import Reason
 from uns_topics.contract import Contract
 from uns_topics.controls import split_full
@@ -78,12 +76,12 @@ class Workshop:
         variants: Collection[Variant] = tuple(Variant),
         decisions: Decisions | None = None,
     ) -> None:
-        self._serving = Serving(variants)
-        self.decisions = decisions or Decisions(None, Probation(), None, store, folder)
         self._store = store
         self._store_thread = store_thread
         self._scoring = ThreadPoolExecutor(1, thread_name_prefix="scoring")
         self.updates = Updates(participant, store, store_thread, self._scoring)
+        self.decisions = decisions or Decisions(None, Probation(), None, store, folder)
+        self.swaps = Swaps(variants, self.decisions, models, store, store_thread, self._scoring)
         self._models = models
         self._desk = TrainerDesk(trainer, self._scoring, folder) if trainer is not None else None
         self._plan: Plan | None = None
@@ -225,6 +223,9 @@ class Workshop:
         self.model(manifest)
         return self._fitted[manifest.version, manifest.sha256]
 
+    def _as_served(self, manifest: VersionManifest) -> Served:
+        return Served(self.fitted(manifest), manifest.version, Variant.GLOBAL)
+
     def _model(self, version: int, sha256: str) -> Model:
         try:
             return self._open[version, sha256]
@@ -236,99 +237,11 @@ class Workshop:
 
         Returns: what runs until it was reviewed; None: a newer version came meanwhile. Raises: ModelGone.
         """
-        current = Served(self.fitted(manifest), manifest.version, Variant.GLOBAL)
-        offered = self._serving.offer(current)
-        if offered is current or self.decisions.held is not None:  # what runs on for want of another is no choice
-            samples = await self._samples(offered)
-            offered = await on(self._scoring, lambda: self._admit(current, samples))
-        entered = self._serving.enter(current, offered)
-        if entered is not None:
-            await self._keep_decision(entered)
-        return entered
-
-    def _admit(self, served: Served, samples: Samples | None) -> Served:
-        """What is to run: it, or what runs already where it is the same or the swap is held."""
-        running = self._serving.served
-        if running is not None and running.model is served.model and running.decision.problem is None:
-            self.decisions.pass_on()
-            return replace(running, version=served.version, variant=served.variant)
-        return self.decisions.admit(served, running, samples)
-
-    @property
-    def is_undecided(self) -> bool:
-        """Whether what runs, or what waits to run, was evaluated on too few labels."""
-        held = self.decisions.held
-        waits = held is not None and held.served.decision.problem is not None
-        return waits or (self._serving.served is not None and self._serving.served.decision.problem is not None)
-
-    async def refit(self) -> Served | None:
-        """Look again at a model on probation, or at one that waits because it would be.
-
-        Returns: it, where that has ended.
-        """
-        held = self.decisions.held
-        if held is not None and held.served.decision.problem is not None:
-            samples = await self._samples(held.served, fresh=True)
-            ready = await on(self._scoring, lambda: self._admit(held.served, samples))
-            if self.decisions.held is not None:
-                return None
-            return await self._let_pass(ready)
-        served = self._serving.served
-        if served is None or served.decision.problem is None:
-            return None
-        samples = await self._samples(served, fresh=True)
-        ready = await on(self._scoring, lambda: self.decisions.fit(served, samples))
-        if ready.decision.problem is not None or self._serving.served is not served:
-            return None
-        self._serving.served = ready
-        await self._keep_decision(ready)
-        return ready
-
-    async def release(self) -> Served | None:
-        """A person may have let a held swap pass. Returns: what runs from now on; None where nothing changes."""
-        held = self.decisions.held
-        if held is None or not self.decisions.is_released(held.served):
-            return None
-        log.info("the swap to version %d was released", held.served.version)
-        self.decisions.pass_on()
-        return await self._let_pass(held.served)
-
-    async def _let_pass(self, served: Served) -> Served | None:
-        entered = self._serving.release(served)
-        if entered is not None:
-            await self._keep(entered)
-        return entered
-
-    async def _samples(self, served: Served, *, fresh: bool = False) -> Samples | None:
-        """What a model is decided by: the round's snapshot where its select part will do; None where none can be read.
-
-        Args: fresh: of this moment in any case.
-        """
-        known, contract = self._snapshot, served.model.template.contract  # the plan's may be another one by now
-        if known is not None and not fresh and known.contract.meaning_sha256 == contract.meaning_sha256:
-            samples = Samples(known.dataset, known.contract, known.instances)
-            if await on(self._scoring, lambda: self.decisions.is_enough(samples)):
-                return samples
-
-        def read() -> Samples:
-            dataset = self._store.dataset(contract)
-            return Samples(dataset, contract, self._store.instances(), self._store.predicted(served.version))
-
-        try:
-            return await on(self._store_thread, read)
-        except (StoreError, sqlite3.Error) as error:
-            log.warning("version %d can't be evaluated: %s", served.version, error)
-            return None
-
-    async def _keep_decision(self, served: Served) -> None:
-        try:
-            await on(self._store_thread, lambda: self.decisions.remember(served))
-        except sqlite3.Error as error:
-            log.error("what version %d decides by can't be kept on disk: %s", served.version, error)  # noqa: TRY400
+        return await self.swaps.enter(self._as_served(manifest), self._snapshot)
 
     def is_succession(self, manifest: VersionManifest) -> bool:
         """Whether a version would take the place of one of another template. Raises: ModelGone."""
-        running = self._serving.served
+        running = self.swaps.serving.served
         return running is not None and running.model.template.sha256 != self.model(manifest).template.sha256
 
     async def why_not_yet(self, manifest: VersionManifest) -> str | None:
@@ -372,26 +285,8 @@ class Workshop:
             fitted = self._own.fit(model)
             key = (manifest.version, manifest.sha256)
             self._open[key], self._fitted[key] = model, fitted
-            known = Served(fitted, version, Variant.LAST_GOOD)
-            known = self.decisions.restore(known)
-            served = self._restored_own(model.template, version) or known
-            self._serving.restore(served, known)
-            return manifest, served
+            return manifest, self.swaps.restore(Served(fitted, version, Variant.LAST_GOOD))
         return None
-
-    def _restored_own(self, template: Template, version: int) -> Served | None:
-        """This plant's own model, where it ran when this version was current."""
-        try:
-            own = self._models.own()
-        except ModelRefused as error:
-            log.warning("%s", error)
-            return None
-        if own is None or (own.version, own.template_sha256) != (version, template.sha256):
-            return None
-        if own.variant not in self._serving.allowed:
-            log.info("the %s model from disk may not run here any more", own.variant.value)
-            return None
-        return self.decisions.restore(Served(open_own(template, own.vector), version, own.variant))
 
     # Samples ---------------------------------------------------------------------------------------------------------
 
@@ -503,17 +398,10 @@ class Workshop:
         snapshot, own = self._snapshot, self._own
         if (manifest.version, manifest.sha256) not in self._open:
             return Review(None, None)
-        current = Served(self.fitted(manifest), manifest.version, Variant.GLOBAL)
+        current = self._as_served(manifest)
         waits = self.is_succession(manifest)  # then it is only told what the new one is worth
         if snapshot is None or own is None:
-            if waits:
-                return Review(None, None)
-            running, held = self._serving.served, self.decisions.held
-            is_held = held is not None and held.served.version == current.version
-            if running is None or (running.version != current.version and not is_held):
-                samples = await self._samples(current)  # nothing to judge by: the current version it is
-                running = await on(self._scoring, lambda: self._admit(current, samples))
-            return Review(None, await self._settle(current, running))
+            return Review(None, None if waits else await self.swaps.settle_unjudged(current))
         plan, weights = self._plan, self._class_weights
         if plan is not None and manifest.lineage.round_number is not None:
             most = None if final else CATCH_UP_ROUNDS
@@ -523,44 +411,20 @@ class Workshop:
 
         def work() -> tuple[Evaluation, Served]:
             personal = own.personalised(snapshot, current.model, weights)
-            last_good = None if waits else self._serving.last_good
+            last_good = None if waits else self.swaps.serving.last_good
             could = contenders(current, own.local_only, personal, last_good)
             samples = Samples(snapshot.dataset, snapshot.contract, snapshot.instances)
             return review(
                 snapshot,
                 manifest,
                 could,
-                self._serving,
+                self.swaps.serving,
                 weights,
                 final=final,
-                admit=lambda chosen: chosen if waits else self._admit(chosen, samples),
+                admit=lambda chosen: chosen if waits else self.swaps.admit(chosen, samples),
             )
 
         evaluation, choice = await on(self._scoring, work)
         if waits:
             return Review(evaluation.model_copy(update={"serves": None}), None)
-        return Review(evaluation, await self._settle(current, choice))
-
-    async def _settle(self, current: Served, choice: Served) -> Served | None:
-        """Run what was chosen, and remember it on disk."""
-        settled = self._serving.settle(current, choice)
-        if settled is not None:
-            await self._keep(settled)
-        return settled
-
-    async def _keep(self, served: Served) -> None:
-        """What runs, on disk."""
-        try:
-            await on(self._scoring, lambda: self._remember(served))
-        except OSError as error:
-            log.error("which model runs can't be kept on disk: %s", error)  # noqa: TRY400
-        await self._keep_decision(served)
-
-    def _remember(self, served: Served) -> None:
-        model = served.model
-        if served.variant in (Variant.PERSONALISED, Variant.LOCAL):
-            own = OwnModel(served.variant, served.version, model.template.sha256, model.vector)
-            self._models.save_own(own)
-            return
-        self._models.drop_own()
-        self._models.mark_served(served.version)
+        return Review(evaluation, await self.swaps.settle(current, choice))

@@ -126,15 +126,15 @@ def test_a_swap_that_changes_the_alarms_is_held_until_a_person_or_a_later_versio
             assert reviewed.serves is not None
             assert reviewed.serves.version == 1
             assert caplog.text.count("swap-held") == 1  # said once
-            assert await here.shop.release() is None  # nobody has
+            assert await here.shop.swaps.release() is None  # nobody has
             passed = await here.enter(3, slanted(1.1))
             assert (passed.version, passed.variant, here.decisions.held) == (3, Variant.GLOBAL, None)
             assert not (tmp_path / HELD_FILE).exists()
             await here.enter(4, blind)
             (tmp_path / RELEASED_FILE).write_text(json.dumps({"version": 2, "variant": "global"}))
-            assert await here.shop.release() is None  # another one
+            assert await here.shop.swaps.release() is None  # another one
             assert release(tmp_path)["version"] == 4
-            released = await here.shop.release()
+            released = await here.shop.swaps.release()
             assert released is not None
             assert (released.version, released.variant, here.decisions.held) == (4, Variant.GLOBAL, None)
             with pytest.raises(NothingHeld):
@@ -174,13 +174,13 @@ def test_a_probation_ends_with_samples_that_the_model_ran_on_before_their_label(
             served = await here.enter(1, slanted(1.0))
             assert served.decision.problem == "evaluated on 0 matured samples of 50"
             here.store.add(history(100, bad))
-            assert await here.shop.refit() is None  # it ran on none of them: only the select part counts, 19 of 98
+            assert await here.shop.swaps.refit() is None  # it ran on none: only the select part counts, 19 of 98
             said = [StoredPrediction(LINE, f"B{n}", 1_700_000_000.0 + 30 * n, 1, 0.5) for n in range(40)]
             here.store.add([], said)
-            ready = await here.shop.refit()
+            ready = await here.shop.swaps.refit()
             assert ready is not None
             assert (ready.decision.problem, ready.decision.rows) == (None, 59)
-            assert await here.shop.refit() is None  # once
+            assert await here.shop.swaps.refit() is None  # once
 
     run(main())
 
@@ -201,15 +201,15 @@ def test_a_model_that_decides_gives_way_to_one_on_probation_only_once_that_may_d
             here.store.add(history(100, bad))
             said = [StoredPrediction(LINE, f"B{n}", 1_700_000_000.0 + 30 * n, 1, 0.5) for n in range(60)]
             here.store.add([], said)
-            assert await here.shop.refit() is not None
+            assert await here.shop.swaps.refit() is not None
             held = await here.enter(2, slanted(1.1))  # it ran on none of them
-            assert (held.version, here.shop.is_undecided) == (1, True)
+            assert (held.version, here.shop.swaps.is_undecided) == (1, True)
             assert here.decisions.held is not None
-            assert await here.shop.refit() is None
+            assert await here.shop.swaps.refit() is None
             here.store.add(history(600, bad))
-            ready = await here.shop.refit()
+            ready = await here.shop.swaps.refit()
             assert ready is not None
             assert (ready.version, ready.variant, ready.decision.problem) == (2, Variant.GLOBAL, None)
-            assert (here.decisions.held, here.shop.is_undecided) == (None, False)
+            assert (here.decisions.held, here.shop.swaps.is_undecided) == (None, False)
 
     run(main())

@@ -114,7 +114,7 @@ def test_a_decision_that_fails_is_counted_and_ends_nothing(tmp_path: Path, monke
 
     async def main() -> None:
         async with edge(tmp_path) as made:
-            monkeypatch.setattr(made._workshop, "release", fails)
+            monkeypatch.setattr(made._workshop.swaps, "release", fails)
             monkeypatch.setattr("edge.service.asyncio.sleep", sleep)
             with pytest.raises(Enough):
                 await made._decide_loop()
