@@ -12,11 +12,10 @@ import logging
 import math
 import sqlite3
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from broker_bridge.session import BrokerRefused, Connector, Message, PublishRefu
 from broker_bridge.threads import on
 from edge.backlog import follow
 from edge.effects import Effect, LabelSet, Problem, SampleReady
+from edge.handover import Handover, Learning
 from edge.inference import Inference, Input
 from edge.ingest import Ingest
 from edge.instance_memory import InstanceMemory
@@ -59,24 +59,6 @@ MEMORY_KEY = "instance:"
 """Prefix in the store of what is remembered of an instance."""
 REPLAYED_AFTER_S = 120.0
 """By default; see `edge.backlog`."""
-
-
-@dataclass(frozen=True)
-class Learning:
-    """Another contract to learn by.
-
-    Attributes:
-        quality, units: as of `Plant`.
-        begin: makes the store ready; called on its thread, once all that was read before is stored, and again before
-            each batch until it succeeds.
-        done: called on the loop after the first try.
-    """
-
-    reading: Reading
-    quality: QualityCounters
-    units: UnitWatch
-    begin: Callable[[], None]
-    done: Callable[[], None]
 
 
 class Plant:
@@ -119,23 +101,13 @@ class Plant:
         wall_clock: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._ingest = reading.ingest
         self._store = store
         self._executor = executor
         self._on_stored = on_stored
         self._wall_clock = wall_clock
-        self._learns = self._serves = reading
-        """Whose samples are kept, and whose the model that runs is given: of one contract, but between two."""
-        self._asked: list[SampleReady] = []
-        """Samples for the model that runs, where it reads by another contract than is learnt."""
-        self._learning: deque[tuple[int, Learning]] = deque()
-        """What is to be learnt by, each with the number of effects that come before it."""
-        self._taken = 0
-        """Effects that were taken from those that wait."""
+        self._contracts = Handover(reading)
         self._begin: Callable[[], None] | None = None
         """Of what is learnt, while the store is not ready for it."""
-        self._learnt: dict[str, SampleReady] = {}
-        """The newest sample of each instance that no model was given."""
         self._renamed = False
         self._inventory = Inventory(store)
         self._alive = alive_topic(home, federation, participant)
@@ -214,12 +186,12 @@ class Plant:
     @property
     def messages(self) -> int:
         """Messages that a source covers."""
-        return self._ingest.messages
+        return self._contracts.ingest.messages
 
     @property
     def counted(self) -> Counter[str]:
         """How often each `DataProblem` happened, those that are no reason for a warning included."""
-        return self._ingest.counters | self.problems  # the larger one: most of the problems stand in both
+        return self._contracts.ingest.counters | self.problems  # the larger one: most of the problems stand in both
 
     @property
     def waiting(self) -> int:
@@ -247,7 +219,7 @@ class Plant:
         Args: reading: what feeds it; None: what is learnt by.
         """
         self._served = served
-        self._feed(reading or self._learns)
+        self._feed(reading or self._contracts.learns)
         if self.sparkplug is not None:
             self.sparkplug.serves(served)
         self._again = True
@@ -257,9 +229,10 @@ class Plant:
         """One message of the plant; never raises."""
         self.bytes_kept += len(message.payload)
         now_s = self._wall_clock()
-        effects = self._ingest.feed(message.topic, message.payload, retain=message.retain, arrival_s=now_s)
-        if self._serves.ingest is not self._ingest:
-            self._ask_besides(message, now_s)
+        effects = self._contracts.ingest.feed(message.topic, message.payload, retain=message.retain, arrival_s=now_s)
+        besides = self._contracts.besides(message, now_s)
+        if besides:
+            self._ask_besides(message.topic, besides)
         if not effects:
             self._problem_log.took(message.topic, message.payload, now_s)
             return
@@ -275,52 +248,45 @@ class Plant:
         self._waiting.extend(effects)
         self._wake.set()
 
-    def _ask_besides(self, message: Message, now_s: float) -> None:
-        """The same message for a model of another contract; what is wrong with it is said once."""
-        effects = self._serves.ingest.feed(message.topic, message.payload, retain=message.retain, arrival_s=now_s)
-        samples = [effect for effect in effects if isinstance(effect, SampleReady)]
-        if samples and len(self._asked) >= MAX_WAITING:
-            self._problem(Problem("overload", message.topic, f"more than {MAX_WAITING} samples wait for a model"))
-        elif samples:
-            self._asked += samples
+    def _ask_besides(self, topic: str, samples: list[SampleReady]) -> None:
+        """Of a message, for a model of another contract."""
+        if self._contracts.asked >= MAX_WAITING:
+            self._problem(Problem("overload", topic, f"more than {MAX_WAITING} samples wait for a model"))
+        else:
+            self._contracts.ask(samples)
             self._wake.set()
 
     # Between two contracts -------------------------------------------------------------------------------------------
 
     def learn(self, learning: Learning) -> None:
         """From the next message on samples are of another contract; the model that runs is fed as before."""
-        before, now = self._ingest, learning.reading.ingest
-        now.counters.update(before.counters)
-        now.messages += before.messages
-        self._ingest = now
-        self._learning.append((self._taken + len(self._waiting), learning))
+        self._contracts.read_by(learning, len(self._waiting))
         self._wake.set()
 
     def _feed(self, reading: Reading) -> None:
         """Give the model that runs samples that are read this way."""
-        before = self._serves
+        before = self._contracts.serves
         if reading is before:
             return
-        self._serves = reading
+        fresh = self._contracts.serve(reading)
         self._inference.inputs = reading.inputs
         if self.sparkplug is not None:
             self.sparkplug.reads(reading.outputs)
         for path in self._memory:
             if (published_s := before.outputs.published_s(path)) is not None:
                 reading.outputs.restore(path, published_s)
-        fresh = self._learnt if reading is self._learns else {}
         self._newest = {path: Input(sample, replayed=False) for path, sample in fresh.items()}
-        self._asked, self._learnt = [], {}
         self._renamed = self._renamed or before.outputs.output != reading.outputs.output
 
     async def _begin_learning(self, learning: Learning) -> None:
         self._begin = learning.begin
         await self._in_store(self._begin_in_store, "contract")
         await self._subscribe(learning.reading.ingest)
-        is_one = self._serves is self._learns
-        self._learns, self.quality, self.units = learning.reading, learning.quality, learning.units
+        contracts = self._contracts
+        is_one = contracts.serves is contracts.learns
+        contracts.learns, self.quality, self.units = learning.reading, learning.quality, learning.units
         if self._served is None and is_one:
-            self._feed(self._learns)
+            self._feed(learning.reading)
         learning.done()
 
     def _begin_in_store(self) -> None:
@@ -355,7 +321,7 @@ class Plant:
     # Session ---------------------------------------------------------------------------------------------------------
 
     async def _on_up(self, session: Session, _birth: int) -> None:
-        ingests = dict.fromkeys((self._ingest, self._serves.ingest))
+        ingests = self._contracts.ingests
         # What is heard from the first message on counts.
         requests = dict.fromkeys(request for one in ingests for request in one.reconnected(self._wall_clock()))
         await session.subscribe(*dict.fromkeys(topic for one in ingests for topic in one.filters))
@@ -393,8 +359,8 @@ class Plant:
             log.info("%d inference topics of an earlier configuration were cleared", len(cleared))
 
     def _is_ours(self, topic: str) -> bool:
-        instance = self._serves.outputs.instance_of(topic)
-        return topic == self._alive or (instance is not None and self._ingest.covers(instance))
+        instance = self._contracts.serves.outputs.instance_of(topic)
+        return topic == self._alive or (instance is not None and self._contracts.ingest.covers(instance))
 
     async def _on_executor(self, work: Callable[[], None]) -> None:
         """Small things on the store's thread."""
@@ -417,14 +383,13 @@ class Plant:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._waiting or self._again or self._asked or self._learning:
-                before = self._learning[0][0] - self._taken if self._learning else BATCH_EFFECTS
-                if not before:
-                    await self._begin_learning(self._learning.popleft()[1])
+            while self._waiting or self._again or self._contracts.is_waiting:
+                most = self._contracts.before_next(BATCH_EFFECTS)
+                if not most:
+                    await self._begin_learning(self._contracts.next())
                     continue
-                most = min(BATCH_EFFECTS, before)
                 batch, self._waiting = self._waiting[:most], self._waiting[most:]
-                self._taken += len(batch)
+                self._contracts.took(len(batch))
                 await self._one_batch(batch)
                 if self._renamed:
                     await self._clear_renamed()
@@ -437,7 +402,7 @@ class Plant:
                 await self._ask(effect)
         samples = [effect for effect in batch if isinstance(effect, SampleReady)]
         self._count(samples)
-        fresh = [self._take(sample) for sample in self._to_serve(samples)]
+        fresh = [self._take(sample) for sample in self._contracts.to_serve(samples, BATCH_EFFECTS)]
         self.quality.add_labels(sum(isinstance(effect, LabelSet) for effect in batch))
         taken = list(fresh)
         if self._again:
@@ -446,7 +411,7 @@ class Plant:
             taken += [one for one in self._newest.values() if id(one.sample) not in known]
         served = self._served
         predictions = self._inference.run(taken, served) if served is not None and taken else []
-        leaves = self._serves.outputs.messages(predictions)
+        leaves = self._contracts.serves.outputs.messages(predictions)
         if self.sparkplug is not None:
             self.sparkplug.predicted(predictions)
         stored = [
@@ -464,14 +429,6 @@ class Plant:
         await self._in_store(store, "samples", len(batch))
         self._on_stored()
         await self._publish(leaves)
-
-    def _to_serve(self, samples: list[SampleReady]) -> list[SampleReady]:
-        """What the model that runs is given. Args: samples: of the contract that is learnt."""
-        if self._serves is not self._learns:
-            self._learnt |= {sample.instance: sample for sample in samples}
-            samples = []
-        asked, self._asked = self._asked[:BATCH_EFFECTS], self._asked[BATCH_EFFECTS:]
-        return [*samples, *asked]
 
     def _take(self, sample: SampleReady) -> Input:
         """Remember what a sample's time and its arrival tell."""
@@ -496,7 +453,7 @@ class Plant:
         found = {}
         for instance in instances:
             memory = self._memory[instance]
-            memory.published_s = self._serves.outputs.published_s(instance)
+            memory.published_s = self._contracts.serves.outputs.published_s(instance)
             memory.usual_s = self._staleness.usual_s(instance)
             found[f"{MEMORY_KEY}{instance}"] = memory.dump()
         return found
@@ -528,7 +485,7 @@ class Plant:
             self._problem(Problem("not-stored", "problems", str(error)))
 
     async def _say_stale(self, instances: list[str]) -> None:
-        leaves = [leaf for instance in instances for leaf in self._serves.outputs.stale(instance)]
+        leaves = [leaf for instance in instances for leaf in self._contracts.serves.outputs.stale(instance)]
         if self.sparkplug is not None:
             for instance in instances:
                 self.sparkplug.stale(instance)

@@ -26,10 +26,11 @@ from edge.coverage import bind_what_fits, missing_features, why_not_covered
 from edge.decisions import Decisions
 from edge.federation import Federation
 from edge.figures import EdgeFigures, PlantFigures, SparkplugFigures, edge_sheet
+from edge.handover import Learning
 from edge.known_contract import CONTRACT_KEY, known_contract
 from edge.models import ModelStore
 from edge.participation import Counts, Participation
-from edge.plant import Learning, Plant
+from edge.plant import Plant
 from edge.problem_file import known_problems, write_problems
 from edge.quality import QualityCounters
 from edge.reading import Reading, Readings

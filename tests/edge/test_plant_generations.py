@@ -13,10 +13,10 @@ import pytest
 from edge.binding import bind
 from edge.config import SparkplugConfig
 from edge.coverage import bind_what_fits, narrowed
+from edge.handover import Learning
 from edge.inference import Input
 from edge.models import open_own
 from edge.outputs import Outputs, Prediction
-from edge.plant import Learning
 from edge.quality import QualityCounters
 from edge.reading import Reading, Readings, make_reading
 from edge.signal_map import SignalMap
