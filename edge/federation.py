@@ -19,13 +19,13 @@ from broker_bridge.outgoing import Outgoing
 from broker_bridge.session import BrokerRefused, Connector, Message, PublishRefused, Session, SessionLost, Will
 from broker_bridge.unusable import Unusable
 from broker_bridge.upload import Upload
-from edge.participation import (
+from edge.participation import Participation
+from edge.participation_effects import (
     AskAgain,
     CheckTemplate,
     Effect,
     Evaluate,
     FinalFigures,
-    Participation,
     PublishStatistics,
     PublishStatus,
     Swap,

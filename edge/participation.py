@@ -7,9 +7,22 @@ of itself. It holds no model bytes longer than it needs to hand them on.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from broker_bridge.downloads import Downloads, Fetched, Subscribe, Unsubscribe
+from edge.participation_effects import (
+    AskAgain,
+    CheckTemplate,
+    Effect,
+    Evaluate,
+    FinalFigures,
+    PublishStatistics,
+    PublishStatus,
+    Swap,
+    Train,
+    VerifyVersion,
+    Warn,
+)
 from uns_topics.codes import Reason
 from uns_topics.contract import Contract
 from uns_topics.encodings import ENCODINGS
@@ -26,93 +39,6 @@ from uns_topics.presence import (
 )
 from uns_topics.rounds import RoundAnnouncement, VersionManifest
 from uns_topics.transfers import Chunk, TransferManifest
-
-
-@dataclass(frozen=True, slots=True)
-class CheckTemplate:
-    """Check this skeleton against the plan; answer with `on_template`."""
-
-    plan: Plan
-    skeleton: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyVersion:
-    """Build and check this version; answer with `on_verified`."""
-
-    manifest: VersionManifest
-    content: bytes = field(repr=False)
-    parent: VersionManifest | None = None
-    """The content is the step from this version; None: the whole vector."""
-
-
-@dataclass(frozen=True, slots=True)
-class Swap:
-    """This version is current: run it, or what was chosen in its place; answer with `on_swapped`."""
-
-    manifest: VersionManifest
-
-
-@dataclass(frozen=True, slots=True)
-class Train:
-    """Train for this round on a snapshot taken now; answer with `on_trained`."""
-
-    announcement: RoundAnnouncement
-
-
-@dataclass(frozen=True, slots=True)
-class AskAgain:
-    """A newer round waits for the answer to the update under way: ask for it now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluate:
-    """Score candidate and current on the round's snapshot and publish."""
-
-    candidate: VersionManifest
-    current: VersionManifest | None
-
-
-@dataclass(frozen=True, slots=True)
-class FinalFigures:
-    """The plan's last round is done and this is the model: publish the final figures."""
-
-    current: VersionManifest
-
-
-@dataclass(frozen=True, slots=True)
-class PublishStatistics:
-    """Publish this generation's statistics."""
-
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class PublishStatus:
-    """What is said of this participant changed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Warn:
-    """Something that a person should read once."""
-
-    text: str
-
-
-Effect = (
-    Subscribe
-    | Unsubscribe
-    | CheckTemplate
-    | VerifyVersion
-    | Swap
-    | Train
-    | AskAgain
-    | Evaluate
-    | FinalFigures
-    | PublishStatistics
-    | PublishStatus
-    | Warn
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ PURE = [
     "edge/metrics.py",
     "edge/outputs.py",
     "edge/participation.py",
+    "edge/participation_effects.py",
     "edge/sparkplug.py",
     "edge/splits.py",
     *sorted(

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 from broker_bridge.downloads import STALLED_S, Subscribe, Unsubscribe
-from edge.participation import (
+from edge.participation import Counts, Participation
+from edge.participation_effects import (
     CheckTemplate,
-    Counts,
     Effect,
     Evaluate,
     FinalFigures,
-    Participation,
     PublishStatistics,
     PublishStatus,
     Swap,
