@@ -83,7 +83,6 @@ class Participation:
         self.restored: VersionManifest | None = None
         """What the disk still had at the start, proven: it need not be fetched again."""
         self.plan: Plan | None = None
-        self.aggregator: AggregatorStatus | None = None
         self.counts = Counts()
         self.held: dict[int, VersionManifest] = {}
         """Versions held here, verified, of the plan's generation."""
@@ -127,7 +126,6 @@ class Participation:
         """Presence of the aggregator."""
         if status.epoch >= self._epoch:
             self._meet(status.epoch)
-            self.aggregator = status
         return []
 
     def on_route(self, route: Route | None) -> list[Effect]:

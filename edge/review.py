@@ -53,7 +53,7 @@ def review(
     weights: tuple[float, ...],
     *,
     final: bool,
-    admit: Callable[[Served], Served] = lambda served: served,
+    admit: Callable[[Served], Served],
 ) -> tuple[Evaluation, Served]:
     """Choose on the select part, and say what each is worth there and on the report part.
 
