@@ -20,9 +20,10 @@ from broker_bridge.durable import write_whole
 from edge.calibration import neutral
 from edge.dataset import Dataset
 from edge.decision import Decision, RateChange, decide
-from edge.models import BATCH_ROWS, Model, with_calibration
+from edge.models import Model, with_calibration
 from edge.probation import evidence
 from edge.rules import AlarmRule, Probation
+from edge.scoring import outputs_of
 from edge.store import SampleStore
 from edge.variants import Served
 from uns_topics.contract import Contract
@@ -117,7 +118,7 @@ class Decisions:
         stood_in = served.variant in (Variant.GLOBAL, Variant.LAST_GOOD)
         predicted = samples.predicted if stood_in else None  # own models may have been trained on them
         found = evidence(samples.dataset, samples.contract, self._needs, predicted)
-        outputs = _outputs(served.model, samples.dataset, found.index).astype(np.float64)
+        outputs = outputs_of({0: served.model}, samples.dataset, found.index)[0].astype(np.float64)
         decided = decide(outputs, found, samples.dataset, samples.instances, samples.contract, self._rule)
         decided, calibrated = _calibrated(served.model, decided)
         ready = replace(served, decision=decided, calibrated=calibrated)
@@ -136,11 +137,12 @@ class Decisions:
             return None
         newest = np.argsort(samples.dataset.times, kind="stable")[-RECENT:]
         paths = [samples.instances[number] for number in samples.dataset.instances[newest].tolist()]
-        counts = [
-            decision.flagged(_outputs(served.runs, samples.dataset, newest).astype(np.float64), paths)
-            for served, decision in ((running, before), (ready, after))
-        ]
-        return RateChange(len(newest), *counts)
+        outputs = outputs_of({"before": running.runs, "after": ready.runs}, samples.dataset, newest)
+        return RateChange(
+            len(newest),
+            before.flagged(outputs["before"].astype(np.float64), paths),
+            after.flagged(outputs["after"].astype(np.float64), paths),
+        )
 
     # Held swaps ------------------------------------------------------------------------------------------------------
 
@@ -234,13 +236,6 @@ def release(folder: Path) -> dict[str, object]:
 
 def _name(served: Served) -> dict[str, object]:
     return {"version": served.version, "variant": served.variant.value}
-
-
-def _outputs(model: Model, dataset: Dataset, index: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """Args: index: shape (n,). Returns: shape (n,)."""
-    parts = [index[start : start + BATCH_ROWS] for start in range(0, len(index), BATCH_ROWS)]
-    found = [model.run(dataset.features(rows), dataset.contexts[rows]) for rows in parts]
-    return np.concatenate(found) if found else np.empty(0, np.float32)
 
 
 def _calibrated(model: Model, decided: Decision) -> tuple[Decision, Model | None]:

@@ -24,6 +24,17 @@ Outputs = npt.NDArray[np.float32]
 Key = TypeVar("Key", bound=Hashable)
 
 
+def outputs_of(models: Mapping[Key, Model], dataset: Dataset, index: npt.NDArray[np.int64]) -> dict[Key, Outputs]:
+    """Outputs of each model, under its key: shape (n,) each. Args: index: places in the dataset, shape (n,)."""
+    outputs: dict[Key, list[Outputs]] = {name: [] for name in models}
+    for start in range(0, len(index), BATCH_ROWS):
+        rows = index[start : start + BATCH_ROWS]
+        features = dataset.features(rows)
+        for name, model in models.items():
+            outputs[name].append(model.run(features, dataset.contexts[rows]))
+    return {name: np.concatenate(parts) if parts else np.empty(0, np.float32) for name, parts in outputs.items()}
+
+
 class Snapshot:
     """The matured samples of one moment under a contract.
 
@@ -38,14 +49,7 @@ class Snapshot:
 
     def predict(self, part: Part, models: Mapping[Key, Model]) -> dict[Key, Outputs]:
         """Outputs of each model on one part, under its key: shape (n,) each."""
-        index = self.dataset.of(part)
-        outputs: dict[Key, list[Outputs]] = {name: [] for name in models}
-        for start in range(0, len(index), BATCH_ROWS):
-            rows = index[start : start + BATCH_ROWS]
-            features = self.dataset.features(rows)
-            for name, model in models.items():
-                outputs[name].append(model.run(features, self.dataset.contexts[rows]))
-        return {name: np.concatenate(parts) if parts else np.empty(0, np.float32) for name, parts in outputs.items()}
+        return outputs_of(models, self.dataset, self.dataset.of(part))
 
     def baselines(self, part: Part) -> dict[ModelName, Outputs]:
         """Outputs of the constant and the linear model on one part; without a label there is nothing to fit."""
