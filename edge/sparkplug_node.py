@@ -153,9 +153,8 @@ class EdgeNode:
         self._session = _Session(self._session.bdseq)
 
     def death(self, now: Moment) -> Publication:
-        """NDEATH: no `seq`, and `bdSeq` alone (tck-id-topics-ndeath-payload)."""
-        payload = encode_payload(Payload(now.wall_ms, (self._bdseq(now, None),)))
-        return Publication(self._topic(MessageType.NDEATH), payload, qos=1)
+        """NDEATH of this session."""
+        return death_of(self.config.group, self.config.node, self._session.bdseq, now.wall_ms)
 
     def hear(self, topic: str, payload: bytes, *, retain: bool, now: Moment) -> list[Publication]:
         """A command or a host's STATE; nothing that is said raises. What can't be understood is left alone."""
@@ -279,7 +278,7 @@ class EdgeNode:
         for tag in self._node_tags.values():
             tag.time_ms = tag.time_ms or now.wall_ms
         control = Metric(REBIRTH, timestamp_ms=now.wall_ms, datatype=DataType.BOOLEAN, value=False)
-        bdseq = self._bdseq(now, 0 if self.config.strict_alias else None)
+        bdseq = _bdseq_metric(session.bdseq, now.wall_ms, 0 if self.config.strict_alias else None)
         node = [*(tag.birth() for tag in self._node_tags.values()), control, bdseq]
         said = [self._say(MessageType.NBIRTH, now, sorted(node, key=_time_of))]
         return said + [self._device_birth(device, now) for device in self._devices.values() if not device.is_dead]
@@ -349,9 +348,6 @@ class EdgeNode:
         self._aliases += 1
         return self._aliases
 
-    def _bdseq(self, now: Moment, alias: int | None) -> Metric:
-        return Metric(BDSEQ, alias, now.wall_ms, DataType.INT64, self._session.bdseq)
-
     def _topic(self, kind: MessageType, device: _Device | None = None) -> str:
         return str(SparkplugTopic(self.config.group, kind, self.config.node, device.id if device is not None else None))
 
@@ -361,6 +357,16 @@ class EdgeNode:
         payload = encode_payload(Payload(now.wall_ms, tuple(metrics), self._session.seq))
         self._session.seq = (self._session.seq + 1) % SEQUENCE
         return Publication(self._topic(kind, device), payload)
+
+
+def death_of(group: str, node: str, bdseq: int, wall_ms: int) -> Publication:
+    """NDEATH of one session: no `seq`, and `bdSeq` alone (tck-id-topics-ndeath-payload)."""
+    payload = encode_payload(Payload(wall_ms, (_bdseq_metric(bdseq, wall_ms, None),)))
+    return Publication(str(SparkplugTopic(group, MessageType.NDEATH, node)), payload, qos=1)
+
+
+def _bdseq_metric(bdseq: int, wall_ms: int, alias: int | None) -> Metric:
+    return Metric(BDSEQ, alias, wall_ms, DataType.INT64, bdseq)
 
 
 def _ms(time_s: float) -> int:

@@ -24,20 +24,11 @@ from broker_bridge.threads import on
 from edge.config import EdgeConfig
 from edge.outputs import Outputs, Prediction
 from edge.signal_map import SignalMap
-from edge.sparkplug_node import SEQUENCE, EdgeNode, Moment, Publication
+from edge.sparkplug_node import SEQUENCE, EdgeNode, Moment, Publication, death_of
 from edge.store import SampleStore
 from edge.variants import Served
 from uns_topics.acl_files import overlap
-from uns_topics.sparkplug import (
-    BDSEQ,
-    NAMESPACE,
-    DataType,
-    MessageType,
-    Metric,
-    Payload,
-    SparkplugTopic,
-    encode_payload,
-)
+from uns_topics.sparkplug import NAMESPACE
 
 log = logging.getLogger("headgate.edge")
 
@@ -204,8 +195,7 @@ class SparkplugSession:
     async def _leave(self) -> None:
         self._queue.clear()
         self._node.disconnected()  # nothing is said after the death
-        death = self._node.death(self._now())
-        await self._link.close((death.topic, death.payload, death.qos, False))
+        await self._link.close(_unretained(self._node.death(self._now())))
 
     def _now(self) -> Moment:
         return Moment(round(self._wall_clock() * 1000), self._clock())
@@ -222,10 +212,8 @@ def farewell(store: SampleStore, wall_clock: Callable[[], float] = time.time) ->
     kept = store.get(SESSION_KEY)
     if kept is None:
         return None
-    session, now_ms = json.loads(kept), round(wall_clock() * 1000)
-    topic = str(SparkplugTopic(session["group"], MessageType.NDEATH, session["node"]))
-    bdseq = Metric(BDSEQ, timestamp_ms=now_ms, datatype=DataType.INT64, value=session["bdseq"])
-    return topic, encode_payload(Payload(now_ms, (bdseq,))), 1, False
+    session = json.loads(kept)
+    return _unretained(death_of(session["group"], session["node"], session["bdseq"], round(wall_clock() * 1000)))
 
 
 def make_session(
@@ -259,6 +247,10 @@ def refuse_own_node(config: EdgeConfig, signal_map: SignalMap) -> None:
                 f"{config.signal_map}: the source {source.topic} covers this edge's own Sparkplug node, group "
                 f"{sparkplug.group!r} and node {sparkplug.node!r}; give inference.sparkplug another group or node"
             )
+
+
+def _unretained(publication: Publication) -> Death:
+    return publication.topic, publication.payload, publication.qos, False
 
 
 def _last_bdseq(store: SampleStore, node: EdgeNode) -> int:
