@@ -479,10 +479,7 @@ class Plant:
     async def _save_problems(self) -> None:
         self._has_problems.clear()
         raw = self._problem_log.dump()
-        try:
-            await on(self._executor, lambda: self._keep_problems(raw))
-        except OSError as error:
-            self._problem(Problem("not-stored", "problems", str(error)))
+        await self._in_store(lambda: self._keep_problems(raw), "problems")
 
     async def _say_stale(self, instances: list[str]) -> None:
         leaves = [leaf for instance in instances for leaf in self._contracts.serves.outputs.stale(instance)]
@@ -490,7 +487,7 @@ class Plant:
             for instance in instances:
                 self.sparkplug.stale(instance)
         kept = self._remembered(set(instances))
-        await self._on_executor(lambda: self._store.put_all(kept))
+        await self._in_store(lambda: self._store.put_all(kept), "instances")
         await self._publish(leaves)
         self._on_stored()
 
