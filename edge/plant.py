@@ -13,9 +13,8 @@ import math
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor
-from contextlib import suppress
 
 import numpy as np
 
@@ -29,10 +28,11 @@ from edge.inference import Inference, Input
 from edge.ingest import Ingest
 from edge.instance_memory import InstanceMemory
 from edge.inventory import Inventory
-from edge.outputs import Leaf, alive_topic
+from edge.outputs import alive_topic
 from edge.problem_log import ProblemLog
 from edge.quality import Judgement, Observed, QualityCounters
 from edge.reading import Reading
+from edge.retained import RetainedLeaves
 from edge.sparkplug import RebirthRequest
 from edge.sparkplug_host import HostState
 from edge.sparkplug_session import SparkplugSession
@@ -49,8 +49,6 @@ log = logging.getLogger("headgate.edge")
 MAX_WAITING = 100_000
 """Effects of messages that wait to be stored; beyond it they are dropped and counted as `overload`."""
 BATCH_EFFECTS = 2_000
-PUBLISHERS = 64
-"""Leaves of a batch that wait for their PUBACK at the same time; a task for each of them would cost more than paho."""
 WARN_EVERY_S = 30.0
 """A reason for dropping messages is logged once in this time, with its count."""
 PROBLEMS_EVERY_S = 5.0
@@ -109,7 +107,6 @@ class Plant:
         self._begin: Callable[[], None] | None = None
         """Of what is learnt, while the store is not ready for it."""
         self._renamed = False
-        self._inventory = Inventory(store)
         self._alive = alive_topic(home, federation, participant)
         self._served: Served | None = None
         self._replayed_after_s = replayed_after_s
@@ -128,7 +125,6 @@ class Plant:
         self._inference = Inference(reading.inputs, self._memory, max_batch, self._on_failure)
         self.quality = quality
         self.units = units
-        self._leaves: dict[str, bytes] = {}
         self._waiting: list[Effect] = []
         self._wake = asyncio.Event()
         self._again = False
@@ -146,6 +142,14 @@ class Plant:
             on_up=self._on_up,
             on_down=self._on_down,
             make_will=lambda _birth: Will(self._alive, b"false"),
+        )
+        self._leaves = RetainedLeaves(
+            self._link,
+            Inventory(store),
+            self._alive,
+            is_ours=self._is_ours,
+            in_store=self._in_store,
+            problems=self.problems,
         )
 
     async def run(self) -> None:
@@ -310,14 +314,6 @@ class Plant:
         except BrokerRefused as error:
             log.error("what the new contract needs can't be heard: %s", error)  # noqa: TRY400 - for people
 
-    async def _clear_renamed(self) -> None:
-        """A model of another contract may give another leaf: the one before must not look alive."""
-        self._renamed = False
-        self._leaves = {topic: payload for topic, payload in self._leaves.items() if self._is_ours(topic)}
-        if self._link.session is not None:  # else the next session does
-            with suppress(SessionLost):
-                await self._clear_foreign(self._link.session)
-
     # Session ---------------------------------------------------------------------------------------------------------
 
     async def _on_up(self, session: Session, _birth: int) -> None:
@@ -325,46 +321,16 @@ class Plant:
         # What is heard from the first message on counts.
         requests = dict.fromkeys(request for one in ingests for request in one.reconnected(self._wall_clock()))
         await session.subscribe(*dict.fromkeys(topic for one in ingests for topic in one.filters))
-        await self._clear_foreign(session)
-        await self._on_executor(lambda: self._inventory.add([self._alive]))
+        await self._leaves.begin(session)
         for request in requests:
             await self._ask(request)
         if self._host is not None:
             self._host.reads(True)
-        refused: list[str] = []
-        for topic in (self._alive, *self._leaves):  # a broker that lost its store gets them back
-            payload = b"true" if topic == self._alive else self._leaves.get(topic)  # as it is by now, not as it was
-            if payload is None:
-                continue  # cleared meanwhile
-            try:
-                await session.publish(topic, payload, retain=True)
-            except PublishRefused as error:
-                refused.append(str(error))
-        if refused:
-            log.error("the plant's broker doesn't take %d of our topics; the first: %s", len(refused), refused[0])
-
-    async def _clear_foreign(self, session: Session) -> None:
-        """What stands there under an earlier name: a tag that nobody updates any more must not look alive."""
-        foreign = self._inventory.foreign(self._is_ours)
-        cleared = []
-        for topic in foreign:
-            try:
-                await session.publish(topic, b"", retain=True)
-            except PublishRefused as error:
-                log.warning("%s can't be cleared: %s", topic, error)
-            else:
-                cleared.append(topic)
-        if cleared:
-            await self._on_executor(lambda: self._inventory.forget(cleared))
-            log.info("%d inference topics of an earlier configuration were cleared", len(cleared))
+        await self._leaves.give_back(session)
 
     def _is_ours(self, topic: str) -> bool:
         instance = self._contracts.serves.outputs.instance_of(topic)
         return topic == self._alive or (instance is not None and self._contracts.ingest.covers(instance))
-
-    async def _on_executor(self, work: Callable[[], None]) -> None:
-        """Small things on the store's thread."""
-        await self._in_store(work, "inventory")
 
     async def _in_store(self, work: Callable[[], None], what: str, lost: int = 1) -> None:
         """Work on the store's thread; a store that fails ends no inference. Args: lost: by a failure, of `what`."""
@@ -392,7 +358,8 @@ class Plant:
                 self._contracts.took(len(batch))
                 await self._one_batch(batch)
                 if self._renamed:
-                    await self._clear_renamed()
+                    self._renamed = False
+                    await self._leaves.clear_renamed()
 
     async def _one_batch(self, batch: list[Effect]) -> None:
         for effect in batch:
@@ -428,7 +395,7 @@ class Plant:
 
         await self._in_store(store, "samples", len(batch))
         self._on_stored()
-        await self._publish(leaves)
+        await self._leaves.publish(leaves)
 
     def _take(self, sample: SampleReady) -> Input:
         """Remember what a sample's time and its arrival tell."""
@@ -488,7 +455,7 @@ class Plant:
                 self.sparkplug.stale(instance)
         kept = self._remembered(set(instances))
         await self._in_store(lambda: self._store.put_all(kept), "instances")
-        await self._publish(leaves)
+        await self._leaves.publish(leaves)
         self._on_stored()
 
     async def _ask(self, request: RebirthRequest) -> None:
@@ -501,24 +468,6 @@ class Plant:
 
     def _on_failure(self, error: str) -> None:
         self._problem(Problem("inference-failed", "model", error))
-
-    async def _publish(self, leaves: list[Leaf]) -> None:
-        fresh = [leaf.topic for leaf in leaves if leaf.retain and leaf.topic not in self._leaves]
-        if fresh:  # on record first: what a power cut leaves on the broker must be known
-            await self._on_executor(lambda: self._inventory.add(fresh))
-        for leaf in leaves:
-            if leaf.retain:
-                self._leaves[leaf.topic] = leaf.payload
-        rest = iter(leaves)
-        await asyncio.gather(*(self._publish_from(rest) for _ in range(min(PUBLISHERS, len(leaves)))))
-
-    async def _publish_from(self, leaves: Iterator[Leaf]) -> None:
-        """Publish one after the other, in the order of a batch: several of these share it."""
-        for leaf in leaves:
-            try:
-                await self._link.publish(leaf.topic, leaf.payload, retain=leaf.retain)
-            except (SessionLost, PublishRefused):
-                self.problems["inference-not-published"] += 1
 
     def _problem(self, problem: Problem) -> None:
         self.problems[problem.code] += 1

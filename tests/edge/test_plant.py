@@ -261,8 +261,8 @@ def test_a_leaf_that_is_cleared_while_a_reconnect_gives_it_back_is_left_out(
             def clear_all_but_alive(message: Message, *, retain: bool) -> None:
                 route(message, retain=retain)
                 if message.topic.endswith("/alive") and message.payload == b"true":  # the first that is given back
-                    gone.extend(world.plant._leaves)
-                    world.plant._leaves = {}  # as another output name does
+                    gone.extend(world.plant._leaves.payloads)
+                    world.plant._leaves.payloads = {}  # as another output name does
 
             monkeypatch.setattr(broker, "route", clear_all_but_alive)
             await world.until(lambda: gone)
