@@ -114,6 +114,8 @@ def _vectors(data_dir: Path, store: Store, state: State) -> dict[str, Path]:
         needed.add(state.round.base.version)
     if state.candidate is not None and state.candidate.sha256 is not None:
         needed.add(state.candidate.version)
+    if state.former is not None:  # plants run it on, and the next change of meaning would start from it
+        needed.add(state.former.version)
     found: dict[str, Path] = {}
     for version, sha256 in store.newest_versions(10_000):
         path = files.path(version, sha256)

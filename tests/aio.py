@@ -19,7 +19,7 @@ def run(main: Coroutine[Any, Any, T], timeout_s: float = 20.0) -> T:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
         async with asyncio.timeout(timeout_s):
             result = await main
-        assert faults == []
+        assert faults == [], faults  # in words: no test module, so pytest doesn't tell the two apart
         return result
 
     return asyncio.run(bounded())

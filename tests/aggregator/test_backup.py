@@ -14,7 +14,9 @@ from aggregator import backup as backups
 from aggregator.backup import BackupError, backup, restore
 from aggregator.config import AggregatorConfig
 from aggregator.events import LinkChanged
+from aggregator.state import VersionRef
 from aggregator.store import Entry, Store
+from aggregator.vectors import VECTORS, VectorFiles
 from broker_bridge.memory import MemoryBroker
 from tests.aggregator.databases import Databases
 from tests.aggregator.test_aggregator_store import Process, play
@@ -147,6 +149,19 @@ def test_a_vector_that_is_let_go_meanwhile_makes_it_begin_again(
     backup(played, tmp_path / "b.tar")
     assert copies == 2
     assert [path.name for path in tmp_path.glob(".headgate-backup-*")] == []
+
+
+def test_what_plants_run_on_of_the_generation_before_is_needed(tmp_path: Path, played: AggregatorConfig) -> None:
+    store = Store(f"sqlite:///{played.data_dir}/aggregator.db")
+    state, (number, sha256) = store.load(), store.newest_versions(10)[-1]
+    assert state is not None
+    assert number == 0
+    path = VectorFiles(played.data_dir / VECTORS).path(number, sha256)
+    path.unlink()
+    assert f"vectors/{path.name}" not in backups._vectors(played.data_dir, store, state)
+    with pytest.raises(backups._Gone, match="version 0"):
+        backups._vectors(played.data_dir, store, state.but(former=VersionRef(version=number, sha256=sha256)))
+    store.close()
 
 
 def _without(name: str) -> Callable[[list[tuple[str, bytes]]], list[tuple[str, bytes]]]:
