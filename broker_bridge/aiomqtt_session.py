@@ -77,6 +77,9 @@ class AiomqttConnector:
             queue_type=_inbox(hand_on),
             logger=_QUIET,
         )
+        # What aiomqtt is told of the connection, also where it is refused before aiomqtt looks: we say so ourselves.
+        for told in (client._connected, client._disconnected):  # noqa: SLF001 - see the module's text
+            told.add_done_callback(lambda future: future.cancelled() or future.exception())
         async with answer_in_time(config) as stage:
             driver = Driver(client._client, await open_socket(config, stage), config)  # noqa: SLF001 - see the module's text
             entering = asyncio.create_task(client.__aenter__(), name=f"connect {client_id}")
