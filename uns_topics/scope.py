@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from uns_topics.contract import ClassLabel, Contract
+from uns_topics.contract import ClassLabel, Contract, Feature
 from uns_topics.encodings import ENCODINGS
 from uns_topics.model import Value
 from uns_topics.plan import Plan
@@ -67,26 +67,27 @@ def statistics_problem(statistics: Statistics, contract: Contract) -> str | None
         return (
             f"{len(statistics.label_counts)} label counts where the contract has {number_of_classes(contract)} classes"
         )
+    features = {feature.name: feature for feature in contract.features}
     seen: set[tuple[int, str]] = set()
     for cell in statistics.cells:
         key = (cell.slot, cell.feature)
-        if cell.feature not in contract.feature_names or cell.slot >= contract.slots:
+        if cell.feature not in features or cell.slot >= contract.slots:
             return f"a cell at slot {cell.slot} of a feature or slot that the contract doesn't have"
         if key in seen:
             return f"two cells of feature {cell.feature} at slot {cell.slot}"
         seen.add(key)
-        if (wrong := _moments_problem(cell.moments) or _sketch_problem(cell, contract)) is not None:
+        if (wrong := _moments_problem(cell.moments) or _sketch_problem(cell, features[cell.feature])) is not None:
             return f"feature {cell.feature} at slot {cell.slot}: {wrong}"
     return _difference_problem(statistics.cells)
 
 
-def _sketch_problem(cell: FeatureCell, contract: Contract) -> str | None:
+def _sketch_problem(cell: FeatureCell, feature: Feature) -> str | None:
     sketch = cell.sketch
     if sketch is None:
         return None
     if cell.slot:
         return "a sketch of one operating point"
-    if not sketch.fits(grid_of(contract.features[contract.feature_names.index(cell.feature)])):
+    if not sketch.fits(grid_of(feature)):
         return "a bin that the contract's range doesn't have"
     if sketch.n != cell.moments.n:
         return f"a sketch of {sketch.n} rows beside moments of {cell.moments.n}"
