@@ -100,7 +100,7 @@ def found(
             warm = former, take_over(former.template.info, former.vector, template.info, model.vector)
     templates.keep(template)
     store.put(_meaning_key(generation), meaning)  # nothing reads it before the generation has begun
-    start = _Start(replace(model, template=template), path, from_model is not None, warm)
+    start = _Start(state, replace(model, template=template), path, from_model is not None, warm)
     state = start.commit(plan, rules, registry, strategy, store, now)
     for line in start.lines(generation):
         _LOG.info("%s", line)
@@ -170,8 +170,14 @@ def _former(state: State, store: Store, templates: TemplateFiles, vectors: Vecto
 
 @dataclass(frozen=True)
 class _Start:
-    """A generation's first version. Attributes: model: with the generation's template; imported: given by `--from`."""
+    """A generation's first version.
 
+    Attributes:
+        before: what it goes on from; None for the store's first generation.
+        model: with the generation's template; imported: given by `--from`.
+    """
+
+    before: State | None
     model: ModelFile
     path: Path
     imported: bool
@@ -181,7 +187,7 @@ class _Start:
         self, plan: Plan, rules: Rules, registry: Registry, strategy: Strategy, store: Store, now: float
     ) -> State:
         """Make it durable: the vector first, then everything else in one transaction."""
-        before = store.load()
+        before = self.before
         version = before.next_version if before is not None else 0
         vector = self.warm[1].vector if self.warm is not None else self.model.vector
         base = VersionRef(version=version, sha256=vector_sha256(vector))
