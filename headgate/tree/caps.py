@@ -183,10 +183,7 @@ def _own_load(leaf: Leaf, now: float) -> Load:
 def _loads(root: Node, now: float) -> dict[Node, Load]:
     """The load of each branch, by one walk from below."""
     loads: dict[Node, Load] = {}
-    order = [root]
-    for node in order:
-        order.extend(node.children.values())
-    for node in reversed(order):
+    for node in reversed(list(root.walk())):
         own = Load(node.unlisted)
         if node.leaf is not None:
             own += Load(1) if node.is_metric else _own_load(node.leaf, now)

@@ -160,13 +160,8 @@ class Lines(ScrollView, can_focus=True):
         """Fold every branch; unfold them all where they are."""
         branches = [row for row in self._rows if row.is_branch]
         is_open = any(row.is_open for row in branches)
-        waiting, every = [self._tree.root], set()
-        while waiting:
-            node = waiting.pop()
-            waiting.extend(node.children.values())
-            if node.children and node.parent is not None and opens_first(node):
-                every.add(node)
-        self._toggled = every if is_open else set()
+        every = (node for node in self._tree.root.walk() if node.children and node.parent is not None)
+        self._toggled = {node for node in every if opens_first(node)} if is_open else set()
         self._arrange()
 
     def _row(self) -> Row | None:

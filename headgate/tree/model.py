@@ -80,14 +80,17 @@ class Node:
             return f"{'/'.join(path[:-1])} {path[-1][1:]}"
         return "/".join(path)
 
-    def leaves(self) -> Iterator[Node]:
-        """Every node with a leaf, itself first."""
+    def walk(self) -> Iterator[Node]:
+        """Itself and every node below, each before its children and these in their order."""
         waiting = [self]
         while waiting:
             node = waiting.pop()
-            if node.leaf is not None:
-                yield node
+            yield node
             waiting.extend(reversed(node.children.values()))
+
+    def leaves(self) -> Iterator[Node]:
+        """Those of them that have a leaf."""
+        return (node for node in self.walk() if node.leaf is not None)
 
 
 class Tree:
@@ -169,11 +172,10 @@ class Tree:
             for key in [key for key in node.children if key.startswith(METRIC)]:
                 del node.children[key]
                 self.nodes -= 1
-            self._prune(node)
         else:
-            self.nodes -= _below(node)
+            self.nodes -= sum(1 for _ in node.walk()) - 1
             node.children.clear()
-            self._prune(node)
+        self._prune(node)
         self.revision += 1
 
     def leave_out(self, path: tuple[str, ...], why: str, kept: frozenset[str] = frozenset()) -> None:
@@ -189,14 +191,8 @@ class Tree:
             self.remove(node, only_leaf=True)
         for child in [child for key, child in node.children.items() if key not in kept and not child.is_metric]:
             self.remove(child)
-        self._forget_unlisted()
-
-    def _forget_unlisted(self) -> None:
-        waiting = [self.root]
-        while waiting:
-            node = waiting.pop()
-            node.unlisted = 0
-            waiting.extend(node.children.values())
+        for one in self.root.walk():
+            one.unlisted = 0
 
     def find(self, path: tuple[str, ...]) -> Node | None:
         """The node at these keys."""
@@ -337,16 +333,6 @@ class Tree:
             for one in node.leaves() if node is not None else ():
                 if one.leaf is not None:
                     one.leaf.offline = True
-
-
-def _below(node: Node) -> int:
-    """Nodes below a node."""
-    count, waiting = 0, [node]
-    while waiting:
-        children = waiting.pop().children.values()
-        count += len(children)
-        waiting.extend(children)
-    return count
 
 
 def _copied(node: Node, parent: Node | None) -> Node:

@@ -51,10 +51,7 @@ def filter_test(text: str) -> Callable[[str], bool] | None:
 
 def measure(root: Node, now: float) -> None:
     """Set every branch's rate and time of its last message."""
-    order = [root]
-    for node in order:
-        order.extend(node.children.values())
-    for node in reversed(order):
+    for node in reversed(list(root.walk())):
         leaf = node.leaf
         node.rate = leaf.rate(now) if leaf is not None and not node.is_metric else 0.0
         node.newest = leaf.seen if leaf is not None else 0.0
