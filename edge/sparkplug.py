@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from edge.dialects import Refusal, TimestampFormat, is_good, read_timestamp
 from uns_topics.sparkplug import (
     BDSEQ,
+    BIRTHS,
     QUALITY,
     UNIT,
     MessageType,
@@ -39,7 +40,6 @@ MAX_DEFINITIONS = 200_000
 MAX_UNIT = 32
 """Longest word for a unit that is looked at, as in a signal map."""
 _SEQUENCE = 256
-_BIRTHS = (MessageType.NBIRTH, MessageType.DBIRTH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ class Nodes:
             return heard
         if retain:
             heard.count("retained")
-            if topic.kind in _BIRTHS:
+            if topic.kind in BIRTHS:
                 _seed(heard, topic.device, payload)
             return heard
         node = self._nodes.get((topic.group, topic.node))

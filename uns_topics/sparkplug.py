@@ -68,6 +68,10 @@ class MessageType(StrEnum):
     DDEATH = "DDEATH"
 
 
+BIRTHS = (MessageType.NBIRTH, MessageType.DBIRTH)
+DEATHS = (MessageType.NDEATH, MessageType.DDEATH)
+
+
 class SparkplugError(ValueError):
     """A payload that can't be used. Attributes: code: `oversized` or `undecodable`. The text never repeats it."""
 

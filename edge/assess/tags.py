@@ -26,7 +26,7 @@ from edge.dialects import (
 )
 from edge.sparkplug import Nodes
 from uns_topics.filters import validate_topic
-from uns_topics.sparkplug import NAMESPACE, UNIT, MessageType, SparkplugError, SparkplugTopic, decode_payload
+from uns_topics.sparkplug import BIRTHS, NAMESPACE, UNIT, MessageType, SparkplugError, SparkplugTopic, decode_payload
 
 MAX_TOPICS = 5000
 MAX_FIELDS = 300
@@ -175,7 +175,7 @@ class Tags:
             for name, value in update.values.items():
                 if value is not None and not name.startswith(("Node Control/", "Device Control/")) and name != "bdSeq":
                     _add(seen, name, value)
-        if topic.kind in (MessageType.NBIRTH, MessageType.DBIRTH):
+        if topic.kind in BIRTHS:
             self._units(topic, heard.payload)
 
     def _units(self, topic: SparkplugTopic, raw: bytes) -> None:

@@ -31,7 +31,8 @@ QUALITY_KEYS = ("quality", "Quality", "q")
 _TIME_KEYS = frozenset({"timestamp_ms", "timestamp", "Timestamp", "time", "ts", "t"})
 _IMAGES = ((b"\x89PNG\r\n\x1a\n", "PNG"), (b"\xff\xd8\xff", "JPEG"), (b"GIF8", "GIF"), (b"BM", "BMP"))
 _CHUNK_KEYS = {"v", "id", "i", "n", "body"}
-_MAX_UNIT = 32
+MAX_UNIT = 32
+"""Characters kept of a unit, a key or another word beside a value."""
 
 
 def describe(topic: str, payload: bytes, payload_bytes: int | None = None) -> Reading:
@@ -91,12 +92,12 @@ def _read_object(content: dict[str, Any]) -> Reading:
         if key in content:
             quality = next((content[name] for name in QUALITY_KEYS if name in content), None)
             unit = next((content[name] for name in UNIT_KEYS if isinstance(content.get(name), str)), None)
-            return value_reading(content[key], (unit and unit[:_MAX_UNIT]) or None, _quality_note(quality))
+            return value_reading(content[key], (unit and unit[:MAX_UNIT]) or None, _quality_note(quality))
     keys = [key for key in content if key not in _TIME_KEYS]
     if len(keys) == 1 and len(content) == 2 and not isinstance(content[keys[0]], dict | list):  # UMH's classic form
         reading = value_reading(content[keys[0]])
-        return Reading(reading.kind, reading.text, reading.number, None, keys[0][:_MAX_UNIT])
-    named = ", ".join(f"{key[:_MAX_UNIT]} {_brief(content[key])}" for key in keys[:MAX_NAMED_KEYS])
+        return Reading(reading.kind, reading.text, reading.number, None, keys[0][:MAX_UNIT])
+    named = ", ".join(f"{key[:MAX_UNIT]} {_brief(content[key])}" for key in keys[:MAX_NAMED_KEYS])
     count = f"{len(content)} key{'' if len(content) == 1 else 's'}"
     return Reading(Kind.JSON, f"{count}: {named}"[:MAX_TEXT] if named else count)
 
@@ -110,7 +111,7 @@ def _brief(value: object) -> str:
         return "{…}" if value else "{}"
     if isinstance(value, list):
         return "[…]" if value else "[]"
-    return _digits(value) if type(value) in (int, float) else _dumped(value)[:_MAX_UNIT]
+    return _digits(value) if type(value) in (int, float) else _dumped(value)[:MAX_UNIT]
 
 
 def _dumped(value: object) -> str:

@@ -13,7 +13,7 @@ from headgate.tree.decode import MAX_DECODED_BYTES, describe
 from headgate.tree.leaf import Leaf
 from headgate.tree.reading import Reading
 from headgate.tree.sparkplug import Births
-from uns_topics.sparkplug import NAMESPACE, MessageType, SparkplugTopic
+from uns_topics.sparkplug import DEATHS, NAMESPACE, MessageType, SparkplugTopic
 
 MAX_TOPIC_BYTES = 1_024
 """A longer topic is left out and counted."""
@@ -29,7 +29,6 @@ METRIC = "\0"
 OWN = METRIC
 """Stands for a branch's own topic where its children are named by their keys."""
 _START_BYTES = 64
-_DEATHS = (MessageType.NDEATH, MessageType.DDEATH)
 _ALIVE = (MessageType.NBIRTH, MessageType.NDATA, MessageType.DBIRTH, MessageType.DDATA)
 
 UnitOf = Callable[[str, str | None], str | None]
@@ -309,7 +308,7 @@ class Tree:
             node.leaf.read(Reading(reading.kind, reading.text, note=reading.note))
         for name, one in reading.metrics:
             self._metric(node, name, one, came)
-        if spoken.kind in _DEATHS:
+        if spoken.kind in DEATHS:
             self._died(spoken)
 
     def _metric(self, node: Node, name: str, reading: Reading, now: float) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from headgate.tree.decode import MAX_TEXT, value_reading
+from headgate.tree.decode import MAX_TEXT, MAX_UNIT, value_reading
 from headgate.tree.reading import Kind, Reading
 from headgate.tree.text import size
 from uns_topics.sparkplug import (
+    BIRTHS,
+    DEATHS,
     QUALITY,
     UNIT,
-    MessageType,
     Metric,
     SparkplugError,
     SparkplugTopic,
@@ -24,8 +25,6 @@ MAX_SOURCES = 1_000
 MAX_ALIASES = 50_000
 """Over all of them."""
 _GOOD = 192
-_BIRTHS = (MessageType.NBIRTH, MessageType.DBIRTH)
-_DEATHS = (MessageType.NDEATH, MessageType.DDEATH)
 
 
 @dataclass
@@ -57,13 +56,13 @@ class Births:
         except SparkplugError as error:
             return Reading(Kind.SPARKPLUG, size(len(payload)), note=error.code)
         key = (topic.group, topic.node, topic.device)
-        if topic.kind in _BIRTHS:
+        if topic.kind in DEATHS:
+            return Reading(Kind.SPARKPLUG, "death")
+        if topic.kind in BIRTHS:
             self._remember(key, content.metrics)
         born = self._born.get(key, _NOT_SEEN)
         metrics = tuple(_metric(metric, born) for metric in content.metrics)
         count = f"{len(metrics)} metric{'' if len(metrics) == 1 else 's'}"
-        if topic.kind in _DEATHS:
-            return Reading(Kind.SPARKPLUG, "death")
         return Reading(Kind.SPARKPLUG, count, metrics=metrics)
 
     def _remember(self, key: tuple[str, str, str | None], metrics: tuple[Metric, ...]) -> None:
@@ -75,14 +74,19 @@ class Births:
                 born.names[metric.alias] = metric.name
             if metric.datatype is not None:
                 born.types[metric.name] = metric.datatype
-            unit = metric.properties.get(UNIT)
-            if isinstance(unit, str) and unit:
-                born.units[metric.name] = unit[:32]
+            unit = _unit(metric)
+            if unit is not None:
+                born.units[metric.name] = unit
         self._entries += born.entries() - self._born.pop(key, _NOT_SEEN).entries()
         self._born[key] = born
         while len(self._born) > MAX_SOURCES or self._entries > MAX_ALIASES:
             _, forgotten = self._born.popitem(last=False)
             self._entries -= forgotten.entries()
+
+
+def _unit(metric: Metric) -> str | None:
+    unit = metric.properties.get(UNIT)
+    return unit[:MAX_UNIT] if isinstance(unit, str) and unit else None
 
 
 def _metric(metric: Metric, born: _Born) -> tuple[str, Reading]:
@@ -91,10 +95,9 @@ def _metric(metric: Metric, born: _Born) -> tuple[str, Reading]:
         name = born.names.get(metric.alias)
     if name is None:
         name = f"alias {metric.alias}" if metric.alias is not None else "without a name"
-    unit = metric.properties.get(UNIT)
-    unit = unit[:32] if isinstance(unit, str) and unit else born.units.get(name)
+    unit = _unit(metric) or born.units.get(name)
     quality = metric.properties.get(QUALITY)
-    note = "" if quality is None or quality == _GOOD else f"quality {quality}"[:32]
+    note = "" if quality is None or quality == _GOOD else f"quality {quality}"[:MAX_UNIT]
     if metric.skipped:
         return name, Reading(Kind.SPARKPLUG, "of a kind that is not shown", note=note)
     if metric.value is None:
