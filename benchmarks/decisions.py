@@ -21,10 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from aggregator.combine import combine
 from aggregator.strategies.fedavg import FedAvg, FedAvgOptions
-from aggregator.updates import ArrayUpdates
-from benchmarks.turbofan import Site, moments, predict, read_plant
+from benchmarks.turbofan import Site, fold, moments, predict, read_plant
 from edge.dataset import Dataset, Part
 from edge.decision import decide
 from edge.metrics import row_losses
@@ -38,7 +36,7 @@ from headgate.demo.solder import solder_scenario
 from uns_topics.contract import Contract, Split
 from uns_topics.standardisation import class_weights, fill_standardisation, pool
 from uns_topics.template import Network
-from uns_topics.tensors import Role, Vector, vector_bytes, vector_from_bytes
+from uns_topics.tensors import Role, Vector
 
 SETTINGS = {
     "proximal_mu": 0.0, "optimizer": "adam", "steps": 100, "batch_size": 64, "learning_rate": 0.001,
@@ -105,22 +103,15 @@ def federate(contract: Contract, datasets: dict[str, Dataset], folder: Path, see
     template, initial = make_model(contract, Network(kind="mlp", hidden=(32, 32)), seed)
     sites = [Site(name, dataset, template, folder) for name, dataset in datasets.items()]
     counts = [np.bincount(d.labels[d.of(Part.TRAIN)].astype(int), minlength=2) for d in datasets.values()]
-    weights = list(class_weights(tuple(int(n) for n in sum(counts))))
+    weights = class_weights(tuple(int(n) for n in sum(counts)))
     current = fill_standardisation(
         initial, template.table, contract, pool([moments(s.dataset, contract) for s in sites])
     )
     strategy = FedAvg(FedAvgOptions())
     state = strategy.init(template.table.elements(Role.WEIGHT))
     for number in range(ROUNDS):
-        order = {"op": "train", "base": vector_bytes(current), "settings": SETTINGS, "class_weights": weights}
-        answers = [site._ask({**order, "seed": seed * 1000 + number}) for site in sites]  # noqa: SLF001 - as `delta` does
-        deltas = [vector_from_bytes(answer["delta"], template.table.size) for answer in answers]
-        names, examples = [site.name for site in sites], [int(answer["num_examples"]) for answer in answers]
-        updates, rest = (
-            ArrayUpdates(names, examples, [template.table.gather(delta, role) for delta in deltas])
-            for role in (Role.WEIGHT, Role.BUFFER)
-        )
-        made = combine(current, strategy, state, updates, rest, template.table)
+        updates = [site.delta(current, SETTINGS, seed * 1000 + number, weights) for site in sites]
+        made = fold(sites, updates, current, strategy, state)
         current, state = made.vector, made.state
     return sites, current
 

@@ -21,10 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from aggregator.combine import combine
 from aggregator.strategies.fedavg import FedAvg, FedAvgOptions
-from aggregator.updates import ArrayUpdates
-from benchmarks.turbofan import Site, moments, predict, read_plant
+from benchmarks.turbofan import Site, fold, moments, predict, read_plant
 from edge.dataset import Dataset, Part
 from edge.evaluation import truth_of
 from edge.metrics import row_losses
@@ -93,12 +91,7 @@ def learn(
     current, state, losses = start, strategy.init(table.elements(Role.WEIGHT)), [loss(sites, contract, start)]
     for number in range(args.rounds):
         updates = [site.delta(current, settings, number) for site in sites]
-        names, examples = [site.name for site in sites], [count for _, count in updates]
-        weights, buffers = (
-            ArrayUpdates(names, examples, [table.gather(delta, role) for delta, _ in updates])
-            for role in (Role.WEIGHT, Role.BUFFER)
-        )
-        made = combine(current, strategy, state, weights, buffers, table)
+        made = fold(sites, updates, current, strategy, state)
         found = loss(sites, contract, made.vector)
         if found <= losses[-1] * (1 + MARGIN):  # as the aggregator promotes
             current, state = made.vector, made.state

@@ -16,7 +16,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -25,9 +25,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from aggregator.combine import combine
+from aggregator.combine import Combined, combine
 from aggregator.evaluation import decide
 from aggregator.state import Scores
+from aggregator.strategies.base import Strategy, StrategyState
 from aggregator.strategies.fedavg import FedAvg, FedAvgOptions
 from aggregator.updates import ArrayUpdates
 from edge.baselines import constant_predictions, linear_predictions
@@ -106,9 +107,11 @@ class Site:
         self._ask({"op": "template", "skeleton": template.skeleton})
         self._ask({"op": "dataset", "path": str(path)})
 
-    def delta(self, base: Vector, settings: Mapping[str, Any], seed: int) -> tuple[Vector, int]:
+    def delta(
+        self, base: Vector, settings: Mapping[str, Any], seed: int, class_weights: Sequence[float] = ()
+    ) -> tuple[Vector, int]:
         """One round's update and its number of examples."""
-        answer = self._ask(_order("train", base, settings, seed))
+        answer = self._ask({**_order("train", base, settings, seed), "class_weights": list(class_weights)})
         return vector_from_bytes(answer["delta"], self.template.table.size), int(answer["num_examples"])
 
     def alone(self, base: Vector, settings: Mapping[str, Any], seed: int) -> Vector:
@@ -143,18 +146,31 @@ def federate(
     sites: list[Site], start: Vector, settings: Mapping[str, Any], rounds: int, seed: int, contract: Contract
 ) -> tuple[Vector, int]:
     """The aggregator's rounds: fold, compare on the select splits, promote or refuse. Returns vector and promotions."""
-    table, strategy = sites[0].template.table, FedAvg(FedAvgOptions())
+    strategy = FedAvg(FedAvgOptions())
     current, state, promoted = start, strategy.init(sites[0].template.table.elements(Role.WEIGHT)), 0
     for number in range(rounds):
         updates = [site.delta(current, settings, seed * 1000 + number) for site in sites]
-        names, examples = [site.name for site in sites], [n for _, n in updates]
-        weights = ArrayUpdates(names, examples, [table.gather(delta, Role.WEIGHT) for delta, _ in updates])
-        buffers = ArrayUpdates(names, examples, [table.gather(delta, Role.BUFFER) for delta, _ in updates])
-        made = combine(current, strategy, state, weights, buffers, table)
+        made = fold(sites, updates, current, strategy, state)
         scores = {site.name: compare(site, made.vector, current, contract) for site in sites}
         if decide(scores, Tolerances()).promote:
             current, state, promoted = made.vector, made.state, promoted + 1
     return current, promoted
+
+
+def fold(
+    sites: Sequence[Site],
+    updates: Sequence[tuple[Vector, int]],
+    current: Vector,
+    strategy: Strategy,
+    state: StrategyState,
+) -> Combined:
+    """What a round makes of all sites' updates. Args: updates: in their order, as `Site.delta` gives them."""
+    table, names, examples = sites[0].template.table, [site.name for site in sites], [n for _, n in updates]
+    weights, buffers = (
+        ArrayUpdates(names, examples, [table.gather(delta, role) for delta, _ in updates])
+        for role in (Role.WEIGHT, Role.BUFFER)
+    )
+    return combine(current, strategy, state, weights, buffers, table)
 
 
 def compare(site: Site, candidate: Vector, current: Vector, contract: Contract) -> Scores:
