@@ -6,7 +6,6 @@ Everything is bounded: a topic keeps the first readings in full and then thins t
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from edge.assess.recording import Heard
@@ -48,6 +47,12 @@ class Thinned:
     def __len__(self) -> int:
         """How many came."""
         return self._count
+
+
+def count(texts: Counter[str], text: str, most: int) -> None:
+    """Count a text, unless it would be one more than `most` different ones."""
+    if text in texts or len(texts) < most:
+        texts[text] += 1
 
 
 class Gaps:
@@ -96,9 +101,8 @@ class TopicSeen:
         messages: live ones; retained: what the broker had kept, seeds included.
         lags: arrival minus its own timestamp; said, came: from the first to the last of both.
         arrivals: of live messages. values: by feature index, contract units.
-        missing: values that were null, unusable or not good. not_good: messages whose quality was not good.
+        missing: values that were null, unusable or not good.
         codes, contexts: texts of label and context that the map doesn't know.
-        problems: reasons of messages that could not be used.
     """
 
     source: BoundSource
@@ -107,7 +111,6 @@ class TopicSeen:
     messages: int = 0
     retained: int = 0
     repeated: int = 0
-    not_good: int = 0
     gaps: Gaps = field(default_factory=Gaps)
     lags: Thinned = field(default_factory=Thinned)
     said: Span = field(default_factory=Span)
@@ -126,7 +129,7 @@ class Survey:
 
     Attributes:
         topics: by source number and topic. samples, labels: that would have become of the messages; matched: samples
-            whose label came. problems: by topic and code, with a detail. arrivals, events: of live messages.
+            whose label came. problems: by topic and code; details: the first of each. events: of live messages.
     """
 
     def __init__(self, bound_map: BoundMap, contract: Contract) -> None:
@@ -139,7 +142,6 @@ class Survey:
         self.labels = 0
         self.messages = 0
         self.bytes = 0
-        self.arrivals = Span()
         self.events = Span()
         self._sampled: dict[tuple[str, str], None] = {}
         self._labelled: dict[tuple[str, str], None] = {}
@@ -166,18 +168,11 @@ class Survey:
         """Paths of the instances that were heard of."""
         return self._ingest.instances
 
-    def hear_all(self, messages: Iterable[Heard]) -> None:
-        """Take a whole recording."""
-        for heard in messages:
-            self.hear(heard)
-
     def hear(self, heard: Heard) -> None:
         """Take one message."""
         self._heard = heard
         self.messages += 1
         self.bytes += len(heard.payload)
-        if not heard.retain:
-            self.arrivals.add(heard.time_s)
         for effect in self._ingest.feed(heard.topic, heard.payload, retain=heard.retain, arrival_s=heard.time_s):
             if isinstance(effect, SampleReady):
                 self.samples[effect.instance] += 1
@@ -208,7 +203,6 @@ class Survey:
 
     def _live(self, seen: TopicSeen, said: Understood, heard: Heard) -> None:
         seen.messages += 1
-        seen.not_good += not said.good
         seen.arrivals.add(heard.time_s)
         has_time = said.said_s is not None and said.source.clock is not Clock.ARRIVAL
         if said.said_s is not None and has_time:
@@ -227,12 +221,12 @@ class Survey:
             code = read_text(said.fields.get(label.field))
             if code is not None:
                 seen.labels += 1
-                if code not in label.codes and len(seen.codes | {code: 1}) <= MAX_CODES:
-                    seen.codes[code] += 1
+                if code not in label.codes:
+                    count(seen.codes, code, MAX_CODES)
         if context is not None and said.good:
             value = read_text(said.fields.get(context.field))
-            if value is not None and value not in context.slots and len(seen.contexts | {value: 1}) <= MAX_CODES:
-                seen.contexts[value] += 1
+            if value is not None and value not in context.slots:
+                count(seen.contexts, value, MAX_CODES)
 
 
 def _of_all_kinds(topic: str) -> str:

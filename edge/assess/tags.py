@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge.assess.recording import Heard
-from edge.assess.survey import Gaps, Thinned
+from edge.assess.survey import Gaps, Thinned, count
 from edge.dialects import (
     MAX_PAYLOAD_BYTES,
     VALUE,
@@ -63,8 +63,8 @@ class TagSeen:
         if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30:
             self.numbers.add(float(value))
         text = read_text(value)
-        if text is not None and len(self.texts | {text: 1}) <= MAX_TEXTS:
-            self.texts[text] += 1
+        if text is not None:
+            count(self.texts, text, MAX_TEXTS)
 
     @property
     def is_numeric(self) -> bool:
@@ -107,11 +107,6 @@ class Tags:
         self.unborn = 0
         """Sparkplug data that came before a birth: nothing says what their metrics are called."""
         self._nodes = Nodes()
-
-    def hear_all(self, messages: Iterable[Heard]) -> None:
-        """Take many."""
-        for heard in messages:
-            self.hear(heard)
 
     def hear(self, heard: Heard) -> None:
         """Take one message."""
@@ -239,15 +234,12 @@ def _learn_keys(seen: TopicTags, content: dict[str, Any]) -> None:
                 seen.keys["timestamp"], seen.stamp = name, stamp
                 break
     if "quality" not in seen.keys:
-        quality = next((name for name in content if name.lower() in _QUALITIES[: None if _is_vqt(seen) else 1]), None)
+        qualities = _QUALITIES if seen.form is Form.VQT else _QUALITIES[:1]
+        quality = next((name for name in content if name.lower() in qualities), None)
         if quality is not None:
             seen.keys["quality"] = quality
     if seen.form is Form.VQT and "value" not in seen.keys:
         seen.keys["value"] = next(name for name in content if name.lower() in _VALUES)
-
-
-def _is_vqt(seen: TopicTags) -> bool:
-    return seen.form is Form.VQT
 
 
 def _stamp_of(value: Any) -> TimestampFormat | None:

@@ -122,7 +122,8 @@ def survey(heard: Iterator[Heard] | list[Heard], **changes: Any) -> Survey:
     """All of it through the line's signal map."""
     contract = Contract.model_validate(CONTRACT | changes)
     made = Survey(bind(SignalMap.model_validate(SIGNAL_MAP), contract), contract)
-    made.hear_all(heard)
+    for one in heard:
+        made.hear(one)
     return made
 
 

@@ -32,7 +32,8 @@ Field = tuple[str, str | None]
 
 def suggested(heard: Iterable[Heard], contract: Contract = SOLDER) -> Suggestion:
     tags = Tags()
-    tags.hear_all(heard)
+    for one in heard:
+        tags.hear(one)
     return suggest(tags, contract)
 
 
@@ -85,7 +86,8 @@ def test_a_proposal_is_good_enough_to_make_samples() -> None:
     content = loaded(suggested(history(plant)))
     assert content["instance"] == plant.instance
     survey = Survey(bind(SignalMap.model_validate(content), SOLDER), SOLDER)
-    survey.hear_all(history(plant))
+    for one in history(plant):
+        survey.hear(one)
     assert sum(survey.samples.values()) >= 190
     assert survey.matched >= 180
     assert len(survey.instances) == 2
@@ -162,7 +164,8 @@ def test_sparkplug_is_read_by_its_births() -> None:
     (keyed,) = (source for source in content["sources"] if "key" in source)
     assert (keyed["key"], keyed["label"]["field"]) == ("Board/Serial", "Verdict")
     survey = Survey(bind(SignalMap.model_validate(content), contract), contract)
-    survey.hear_all(heard)
+    for one in heard:
+        survey.hear(one)
     assert survey.matched == 120
 
 
