@@ -47,7 +47,7 @@ _UNITS = (
 _FACTORS = (1000.0, 100.0, 60.0, 3600.0, 25.4)
 """Tried both ways where no unit explains it: prefixes, per cent, minutes and hours, inches."""
 _QUARTILES = slice(1, 4)
-_PURE = "a pure number"
+PURE = "a pure number"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +111,18 @@ def unit_finding(own: Sequence[float], reference: Sequence[float], unit: str) ->
 
 def _appearance(name: str | None, scale: float, unit: str) -> str:
     if name is not None:
-        return f"looks like {name or _PURE} where {unit or _PURE} is declared"
-    what = f"{1 / scale:.4g} times too large" if scale < 1 else f"{scale:.4g} times too small"
-    return f"looks {what} for {unit}" if unit else f"looks {what}"
+        return f"looks like {name or PURE} where {unit or PURE} is declared"
+    return f"looks {too_large_or_small(scale)} for {unit}" if unit else f"looks {too_large_or_small(scale)}"
+
+
+def too_large_or_small(scale: float) -> str:
+    """What values are that have to be multiplied by this."""
+    return f"{1 / scale:.4g} times too large" if scale < 1 else f"{scale:.4g} times too small"
+
+
+def is_far(own: Sequence[float], reference: Sequence[float]) -> bool:
+    """Whether a median is out of place beside the others'. Args and Raises: as `unit_finding`."""
+    return _distance(_place(own), _place(reference)) > FAR_SPREADS
 
 
 def _place(quantiles: Sequence[float]) -> _Place:

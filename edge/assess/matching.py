@@ -12,6 +12,7 @@ from edge.assess.tags import TagSeen, TopicTags
 from edge.assess.units import suspect_unit
 from edge.assess.words import same_word, unit_in, unit_written, words_of
 from edge.dialects import VALUE, Form
+from edge.unit_check import PURE
 from edge.units import UnitError, linear_conversion
 from uns_topics.contract import Contract, Feature
 from uns_topics.reference import LEVELS
@@ -146,9 +147,8 @@ def _values(feature: Feature, unit: str, quantiles: Sequence[float], *, is_said:
     scale, offset = linear_conversion(unit, feature.unit)
     converted = sorted(scale * q + offset for q in quantiles)
     suspicion = suspect_unit(converted, feature, unit)
-    shown = unit or "a pure number"
     if suspicion is None:
-        return True, unit, f"its values fit the contract's range in {shown}"
+        return True, unit, f"its values fit the contract's range in {unit or PURE}"
     if suspicion.unit is not None and not is_said:
-        return True, suspicion.unit, f"its values fit the contract's range in {suspicion.unit or 'a pure number'} only"
+        return True, suspicion.unit, f"its values fit the contract's range in {suspicion.unit or PURE} only"
     return False, unit, f"CHECK THE UNIT: {suspicion.text}"

@@ -9,6 +9,7 @@ from string import Template
 
 from edge.assess.page_style import STYLE
 from edge.assess.report import Assessment, FeatureLine, Finding, TopicLine
+from edge.unit_check import PURE
 
 _PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
@@ -106,7 +107,7 @@ def _feature(line: FeatureLine) -> str:
     if line.topic is None:
         nothing = "not mapped" if line.map_unit is None else "not heard"
         return f'<div class="row feature"><div>{name}</div><div class="soft">{nothing}</div></div>'
-    unit = line.map_unit or "a pure number"
+    unit = line.map_unit or PURE
     figures = [f"{line.values:,} values", f"{line.missing:,} missing" if line.missing else "", f"map says {unit}"]
     if line.out_of_range:
         figures.append(f"{line.out_of_range:.0%} out of range")

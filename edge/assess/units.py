@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge.unit_check import FAR_SPREADS, RESOLUTION, unit_finding, units_beside
+from edge.unit_check import PURE, is_far, too_large_or_small, unit_finding, units_beside
 from edge.units import linear_conversion
 from uns_topics.contract import Feature
 
 FACTORS = (1000.0, 100.0, 10.0, 25.4, 60.0)
 """Tried both ways where no unit explains it: prefixes, per cent, a PLC's whole numbers, inches, minutes."""
-PURE = "a pure number"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +50,9 @@ def suspect_unit(
         where = f"median {quantiles[2]:.4g}, elsewhere {reference[2]:.4g} {feature.unit}".rstrip()
         if found is not None:
             return _said(found.scale, found.offset, feature, map_unit, where)
-        if _is_far(quantiles, reference) and not _is_far(raw, reference):
+        if is_far(quantiles, reference) and not is_far(raw, reference):
             return _said(1 / mapped[0], -mapped[1] / mapped[0], feature, map_unit, where)
     return _by_range(quantiles, feature, map_unit)
-
-
-def _is_far(quantiles: Sequence[float], reference: Sequence[float]) -> bool:
-    spread = max(quantiles[3] - quantiles[1], reference[3] - reference[1], RESOLUTION * abs(reference[2]))
-    return abs(quantiles[2] - reference[2]) > FAR_SPREADS * spread
 
 
 def _by_range(quantiles: Sequence[float], feature: Feature, map_unit: str) -> Suspicion | None:
@@ -91,8 +85,7 @@ def _said(scale: float, offset: float, feature: Feature, map_unit: str, where: s
     if unit is not None:
         text = f"looks like {unit or PURE} where the map says {map_unit or PURE} ({where})"
     else:
-        what = f"{1 / scale:.4g} times too large" if scale < 1 else f"{scale:.4g} times too small"
-        text = f"looks {what} ({where})"
+        text = f"looks {too_large_or_small(scale)} ({where})"
     return Suspicion(unit, scale, text)
 
 
