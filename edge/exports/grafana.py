@@ -77,34 +77,28 @@ def _leaf(published: Published, spec: LeafSpec) -> dict[str, Any]:
 
 
 def _alive(published: Published) -> dict[str, Any]:
-    where = f"\"federation\" = '{published.federation}' AND \"participant\" = '{published.participant}'"
-    target = {
-        "refId": "A",
-        "query": f'SELECT last("alive") FROM "{EDGE_MEASUREMENT}" WHERE {where} AND $timeFilter',  # noqa: S608 - for Grafana, of slugs
-        "rawQuery": True,
-        "resultFormat": "time_series",
-        "alias": published.participant,
-    }
+    query = f'SELECT last("alive") FROM "{EDGE_MEASUREMENT}" WHERE {_where(published)} AND $timeFilter'  # noqa: S608 - for Grafana, of slugs
+    target = _target("A", query, published.participant)
     return _panel("stat", "alive", {"mappings": _flag_mappings("green", "red")}, [target])
 
 
 def _by_instance(published: Published, spec: LeafSpec) -> dict[str, Any]:
-    where = (
-        f"\"federation\" = '{published.federation}' AND \"participant\" = '{published.participant}'"
-        ' AND "instance" =~ /^${instance:regex}$/ AND $timeFilter'
-    )
+    where = f'{_where(published)} AND "instance" =~ /^${{instance:regex}}$/ AND $timeFilter'
     query = (
         f'SELECT last("{spec.name}") FROM "{MEASUREMENT}" WHERE {where} '  # noqa: S608 - as above
         'GROUP BY time($__interval), "instance" fill(none)'
     )
-    alias = "$tag_instance" if spec.name != "threshold" else "$tag_instance threshold"
-    return {
-        "refId": chr(ord("A") + (spec.name == "threshold")),
-        "query": query,
-        "rawQuery": True,
-        "resultFormat": "time_series",
-        "alias": alias,
-    }
+    if spec.name == "threshold":
+        return _target("B", query, "$tag_instance threshold")
+    return _target("A", query, "$tag_instance")
+
+
+def _where(published: Published) -> str:
+    return f"\"federation\" = '{published.federation}' AND \"participant\" = '{published.participant}'"
+
+
+def _target(ref: str, query: str, alias: str) -> dict[str, Any]:
+    return {"refId": ref, "query": query, "rawQuery": True, "resultFormat": "time_series", "alias": alias}
 
 
 def _panel(kind: str, title: str, defaults: dict[str, Any], targets: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -154,10 +148,7 @@ def _datasource() -> dict[str, Any]:
 
 
 def _instance(published: Published) -> dict[str, Any]:
-    query = (
-        f'SHOW TAG VALUES FROM "{MEASUREMENT}" WITH KEY = "instance" '
-        f"WHERE \"federation\" = '{published.federation}' AND \"participant\" = '{published.participant}'"
-    )
+    query = f'SHOW TAG VALUES FROM "{MEASUREMENT}" WITH KEY = "instance" WHERE {_where(published)}'
     return {
         "name": "instance",
         "label": "Instance",

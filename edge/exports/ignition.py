@@ -49,9 +49,7 @@ def tag_import(published: Published) -> dict[str, Any]:
 
 def namespaces(published: Published) -> dict[str, tuple[str, ...]]:
     """Topic filters of the two custom namespaces that MQTT Engine needs, by the payload type to configure."""
-    leaves = tuple(
-        f"{published.root(instance)}/{spec.name}" for instance in published.instances for spec in published.specs
-    )
+    leaves = tuple(published.topic(instance, spec) for instance in published.instances for spec in published.specs)
     if published.profile is Profile.SCALAR:
         return {"String": (*leaves, published.alive)}
     return {"JSON": leaves, "String": (published.alive,)}

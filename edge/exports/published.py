@@ -46,11 +46,6 @@ class Published:
     instances: tuple[str, ...]
     alive: str
 
-    @property
-    def has_alarm(self) -> bool:
-        """Whether the site has a rule, so that there is a decision beside the value."""
-        return any(spec.name == "alarm" for spec in self.specs)
-
     def root(self, instance: str) -> str:
         """The path of an instance's leaves."""
         return instance_root(instance, self.federation, self.out_root)
