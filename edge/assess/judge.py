@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from edge.assess.report import Assessment, Check, FeatureLine, Finding, RoundTrip, Step, TopicLine
 from edge.assess.survey import Survey, TopicSeen
@@ -132,7 +133,6 @@ class _Judge:
             for seen, bound in found:
                 kept = seen.values.get(index)
                 values = np.array(kept.kept if kept is not None else [])
-                outside = (values < feature.minimum) | (values > feature.maximum)
                 reference = self._references.get(feature.name)
                 yield FeatureLine(
                     *head,
@@ -140,7 +140,7 @@ class _Judge:
                     map_unit=_unit(seen, bound),
                     values=len(kept) if kept is not None else 0,
                     missing=seen.missing[index],
-                    out_of_range=round(float(outside.mean()), 4) if len(values) else 0.0,
+                    out_of_range=round(_outside(values, feature), 4) if len(values) else 0.0,
                     quantiles=tuple(np.quantile(values, LEVELS).tolist()) if len(values) else None,
                     reference=tuple(reference) if reference is not None else None,
                 )
@@ -190,13 +190,14 @@ class _Judge:
         if kept is None:
             return
         feature = self._contract.features[bound.index]
-        quantiles = np.quantile(np.array(kept.kept), LEVELS).tolist()
+        values = np.array(kept.kept)
+        quantiles = np.quantile(values, LEVELS).tolist()
         found = suspect_unit(quantiles, feature, _unit(seen, bound), self._references.get(feature.name))
         if found is not None:
             check = Check.UNIT if found.factor != 1.0 or found.unit is not None else Check.RANGE
             yield Finding(check, seen.topic, f"{feature.name} {found.text}")
             return
-        outside = _outside(kept.kept, feature)
+        outside = _outside(values, feature)
         limit = self._contract.quality.max_out_of_range
         if outside > limit:
             text = f"{feature.name}: {outside:.0%} of the values are out of range (the gate's limit is {limit:.0%})"
@@ -337,8 +338,8 @@ def _unit(seen: TopicSeen, bound: BoundFeature) -> str:
     return next(f.unit for f in seen.source.declared.features if f.feature == bound.name)
 
 
-def _outside(values: Sequence[float], feature: Feature) -> float:
-    return sum(not feature.minimum <= value <= feature.maximum for value in values) / max(1, len(values))
+def _outside(values: npt.NDArray[np.float64], feature: Feature) -> float:
+    return float(((values < feature.minimum) | (values > feature.maximum)).mean())
 
 
 def _lag(seen: TopicSeen) -> float | None:
