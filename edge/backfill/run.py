@@ -114,8 +114,8 @@ def _outcome(
         problems += export.bad
         unread += export.unread
     counts = store.counts()
-    label = contract.label
-    matured = store.matured_classes() if isinstance(label, ClassLabel) else {}
+    classes = contract.label.classes if isinstance(contract.label, ClassLabel) else ()
+    matured = store.matured_classes() if classes else {}
     return Outcome(
         rows=sum(export.rows for export in exports),
         readings=feed.fed.readings,
@@ -124,9 +124,7 @@ def _outcome(
         added=store.added,
         labels=feed.fed.labels,
         labelled=store.labelled(),
-        classes={name: matured.get(place, 0) for place, name in enumerate(label.classes)}
-        if isinstance(label, ClassLabel)
-        else {},
+        classes={name: matured.get(place, 0) for place, name in enumerate(classes)},
         stored=counts.samples,
         matured=counts.matured,
         trainable=int(counts.matured * contract.split.train),
