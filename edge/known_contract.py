@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
+from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -24,7 +25,17 @@ def known_contract(config: EdgeConfig, store: SampleStore) -> Contract | None:
 
     Raises: ConfigError: the file can't be used.
     """
-    kept = store.get(CONTRACT_KEY) if config.approve == "any" else None  # a plan's word counts more than a file's
+    return _choose(config, store.get(CONTRACT_KEY) if config.approve == "any" else None)
+
+
+def peeked_contract(config: EdgeConfig) -> Contract | None:
+    """The same beside an edge that may be running, which has its store to itself. Raises: ConfigError."""
+    may_count = config.approve == "any" or config.contract is None
+    return _choose(config, _peek(config.data_dir / "samples.sqlite") if may_count else None)
+
+
+def _choose(config: EdgeConfig, kept: bytes | None) -> Contract | None:
+    """What a plan brought counts more than a file."""
     if config.contract is not None and kept is None:
         return validate(Contract, read_yaml(config.contract), str(config.contract))
     try:
@@ -36,16 +47,13 @@ def known_contract(config: EdgeConfig, store: SampleStore) -> Contract | None:
         return None
 
 
-def peeked_contract(config: EdgeConfig) -> Contract | None:
-    """The same beside an edge that may be running, which has its store to itself. Raises: ConfigError."""
-    if config.contract is not None:
-        return validate(Contract, read_yaml(config.contract), str(config.contract))
-    path = config.data_dir / "samples.sqlite"
+def _peek(path: Path) -> bytes | None:
+    """What a plan brought; None where there is no store yet, or one that can't be read."""
     if not path.exists():
         return None
     try:
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
             found = db.execute("SELECT content FROM kv WHERE name = ?", (CONTRACT_KEY,)).fetchone()
-        return Contract.model_validate_json(found[0]) if found is not None else None
-    except (sqlite3.Error, ValidationError):
+    except sqlite3.Error:
         return None
+    return found[0] if found is not None else None

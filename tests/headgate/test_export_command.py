@@ -79,6 +79,17 @@ def test_a_contract_that_a_plan_brought_is_used(config: str, capsys: pytest.Capt
         assert "Solder defects: berlin" in exported(capsys, "grafana", "--config", config, *named)
 
 
+@pytest.mark.parametrize(("approve", "title"), [("any", "Boards of the plan"), ("contract", "Solder defects")])
+def test_a_plans_word_counts_more_than_a_file_where_any_plan_is_followed(
+    config: str, capsys: pytest.CaptureFixture[str], approve: str, title: str
+) -> None:
+    edge = yaml.safe_load(Path(config).read_text())
+    Path(config).write_text(yaml.safe_dump({**edge, "approve": approve}))
+    with remember(config) as store:
+        store.put("contract", json.dumps({**BOARDS, "title": "Boards of the plan"}).encode())
+    assert f"{title}: berlin" in exported(capsys, "grafana", "--config", config, "--instance", INSTANCES[0])
+
+
 def test_what_mqtt_engine_needs_is_said_beside_the_tags(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "ignition", "--config", config, "--instance", INSTANCES[0]]) == Exit.OK
     said = capsys.readouterr().err
