@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 REMEMBERED_S = 86_400.0
 """Time of arrival over which the smallest lag is taken: the last whole one of these, and the one that runs."""
+REPLAYED_AFTER_S = 120.0
+"""A lag above the usual one by more is a replay, where the site says nothing else."""
 
 
 @dataclass(frozen=True, slots=True)

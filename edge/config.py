@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 from broker_bridge.config import BrokerConfig
 from broker_bridge.health_config import HealthConfig
 from broker_bridge.settings import FilePath
+from edge.backlog import REPLAYED_AFTER_S
 from edge.outputs import Outputs, Profile, common_home
 from edge.rules import AlarmRule, Probation
 from uns_topics.contract import Contract
@@ -63,7 +64,7 @@ class InferenceConfig(FileValue):
         default=None, gt=0, description="age without samples at which an instance is stale; default: ten usual gaps"
     )
     replayed_after_s: float = Field(
-        default=120.0, gt=0, description="a sample that comes later than usual by more is a replayed one"
+        default=REPLAYED_AFTER_S, gt=0, description="a sample that comes later than usual by more is a replayed one"
     )
     sparkplug: SparkplugConfig | None = Field(default=None, description="also say it as a Sparkplug B edge node")
     variants: tuple[Variant, ...] = Field(

@@ -21,7 +21,7 @@ import numpy as np
 from broker_bridge.link import Link
 from broker_bridge.session import BrokerRefused, Connector, Message, PublishRefused, Session, SessionLost, Will
 from broker_bridge.threads import on
-from edge.backlog import follow
+from edge.backlog import REPLAYED_AFTER_S, follow
 from edge.effects import Effect, LabelSet, Problem, SampleReady
 from edge.handover import Handover, Learning
 from edge.inference import Inference, Input
@@ -55,8 +55,6 @@ PROBLEMS_EVERY_S = 5.0
 """Problems are written to disk at most this often."""
 MEMORY_KEY = "instance:"
 """Prefix in the store of what is remembered of an instance."""
-REPLAYED_AFTER_S = 120.0
-"""By default; see `edge.backlog`."""
 
 
 class Plant:
