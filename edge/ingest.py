@@ -17,6 +17,7 @@ from edge.dialects import MAX_NUMBER, Decoded, Decoder, Form, Refusal, make_deco
 from edge.effects import Effect, Problem, Understood
 from edge.events import NAN
 from edge.instances import EventInstance, Instance, InstanceMessage, WindowInstance
+from edge.leaves import OUTPUT_SEGMENT
 from edge.sparkplug import Nodes, RebirthRequest, Update
 from edge.units import is_other_unit
 from uns_topics.codes import DataProblem
@@ -27,8 +28,6 @@ MAX_INSTANCES = 1000
 """Instances of one edge; messages of further ones are counted and left alone."""
 MAX_ROUTES = 100_000
 """Topics whose route is remembered; beyond it all are looked up anew."""
-OUTPUT_SEGMENT = "/_inference/"
-"""What we publish ourselves beneath an instance; a wide wildcard must not feed it back."""
 
 
 @dataclass(slots=True)
@@ -250,7 +249,7 @@ class Ingest:
         if len(self._routes) >= MAX_ROUTES:
             self._routes.clear()
         routes = []
-        if OUTPUT_SEGMENT not in topic:
+        if OUTPUT_SEGMENT not in topic:  # a wide wildcard must not feed back what we publish ourselves
             for rank, source in enumerate(self._map.sources):
                 captures = source.pattern.match(topic)
                 if captures is None:

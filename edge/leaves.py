@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+OUTPUT_SEGMENT = "/_inference/"
+"""Beneath an instance's path, before the federation's name."""
+
 
 class ValueKind(StrEnum):
     """The type of a leaf's value, in every profile."""

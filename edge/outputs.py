@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from edge.leaves import LeafSpec, leaf_specs
+from edge.leaves import OUTPUT_SEGMENT, LeafSpec, leaf_specs
 from uns_topics.presence import Variant
 
 
@@ -88,7 +88,7 @@ def instance_root(instance: str, federation: str, out_root: str | None = None) -
 
     Args: out_root: stands before the path, where the plant wants inference apart from its own tags.
     """
-    path = f"{instance}/_inference/{federation}"
+    path = f"{instance}{OUTPUT_SEGMENT}{federation}"
     return path if out_root is None else f"{out_root}/{path}"
 
 
@@ -193,7 +193,7 @@ class Outputs:
 
     def instance_of(self, topic: str) -> str | None:
         """The instance that a retained leaf belongs to; None where it is none that is published here."""
-        path, mark, _ = topic.rpartition(f"/_inference/{self._federation}/")
+        path, mark, _ = topic.rpartition(f"{OUTPUT_SEGMENT}{self._federation}/")
         prefix = "" if self._out_root is None else f"{self._out_root}/"
         if not mark or not path.startswith(prefix):
             return None
