@@ -18,12 +18,10 @@ from edge.store import SampleStore, StoredPrediction
 from edge.variants import Served
 from edge.workshop import Workshop
 from tests.aio import run
-from tests.edge.versions import CONTRACT, LINE, TEMPLATE, history, manifest_of, plan_of, vector_of
-from uns_topics.golden import golden_outputs
+from tests.edge.versions import CONTRACT, LINE, TEMPLATE, history, manifest_of, plan_of, vector_of, version_manifest
 from uns_topics.presence import Variant
 from uns_topics.rounds import VersionManifest
-from uns_topics.tensors import Vector, vector_bytes, vector_sha256
-from uns_topics.transfers import KIB, make_manifest
+from uns_topics.tensors import Vector, vector_bytes
 
 RULE = CostRule(rule="cost", miss=5, false_alarm=1)
 COUNT = 1500
@@ -48,11 +46,7 @@ def slanted(slope: float, offset: float = 0.0) -> Vector:
 
 
 def announced(number: int, vector: Vector) -> VersionManifest:
-    known = manifest_of(number)
-    file = TEMPLATE.file(vector, TEMPLATE.version_info(number, 1, known.lineage))
-    full = make_manifest(vector_bytes(vector), "model", 15 * KIB, version=number)
-    golden = tuple(golden_outputs(TEMPLATE, file))
-    return known.model_copy(update={"sha256": vector_sha256(vector), "full": full, "golden": golden})
+    return version_manifest(TEMPLATE, vector, number, 1, manifest_of(number).lineage)
 
 
 class Site:

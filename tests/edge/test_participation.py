@@ -21,9 +21,10 @@ from edge.participation_effects import (
     Train,
     VerifyVersion,
 )
+from tests.edge.versions import template_manifest
 from uns_topics.codes import Reason
 from uns_topics.contract import Contract
-from uns_topics.plan import Plan, Strategy, TemplateManifest, Tolerances, Training
+from uns_topics.plan import Plan, Strategy, Tolerances, Training
 from uns_topics.presence import AggregatorStatus, ParticipantState, Route, Serves, Variant, Want
 from uns_topics.rounds import ClientConfig, RoundAnnouncement, VersionManifest
 from uns_topics.template import Lineage, Network, Template, TemplateInfo, make_template
@@ -60,12 +61,7 @@ def plan(generation: int = 1) -> Plan:
         generation=generation,
         contract=CONTRACT,
         contract_hash=CONTRACT.meaning_sha256,
-        template=TemplateManifest(
-            sha256=TEMPLATE.sha256,
-            network=TEMPLATE.info.network,
-            table=TABLE,
-            skeleton=make_manifest(TEMPLATE.skeleton, "skeleton", 15 * KIB),
-        ),
+        template=template_manifest(TEMPLATE),
         strategy=Strategy(),
         training=Training(),
         encodings=("f32",),

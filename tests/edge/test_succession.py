@@ -15,15 +15,13 @@ from edge.succession import Look, is_trained, why_not_yet
 from edge.workshop import Workshop
 from tests.aio import run
 from tests.edge.test_workshop import take, workshop
-from tests.edge.versions import CONTRACT, history, manifest_of, plan_of
+from tests.edge.versions import CONTRACT, history, manifest_of, plan_of, template_manifest, version_manifest
 from tests.support.tiny_template import tiny_template, tiny_vector
 from uns_topics.contract import Contract
-from uns_topics.golden import golden_outputs
-from uns_topics.plan import Plan, TemplateManifest
+from uns_topics.plan import Plan
 from uns_topics.rounds import VersionManifest
 from uns_topics.template import Lineage
-from uns_topics.tensors import Vector, vector_bytes, vector_sha256
-from uns_topics.transfers import KIB, make_manifest
+from uns_topics.tensors import Vector, vector_bytes
 
 NARROW = Contract.model_validate(CONTRACT.model_dump() | {"features": [CONTRACT.features[0].model_dump()]})
 TEMPLATE = tiny_template(NARROW)
@@ -53,12 +51,7 @@ def test_a_generations_first_versions_are_trained_by_nobody() -> None:
 
 
 def narrow_plan() -> Plan:
-    template = TemplateManifest(
-        sha256=TEMPLATE.sha256,
-        network=TEMPLATE.info.network,
-        table=TEMPLATE.table,
-        skeleton=make_manifest(TEMPLATE.skeleton, "skeleton", 15 * KIB),
-    )
+    template = template_manifest(TEMPLATE)
     changed = {"contract": NARROW, "contract_hash": NARROW.meaning_sha256, "template": template}
     return plan_of(2).model_copy(update=changed)
 
@@ -76,16 +69,7 @@ def narrow_vector(good: bool) -> Vector:
 
 def narrow_manifest(number: int, vector: Vector, origin: str = "round") -> VersionManifest:
     lineage = Lineage.model_validate({"origin": origin, "parent": 1})
-    file = TEMPLATE.file(vector, TEMPLATE.version_info(number, 2, lineage))
-    return VersionManifest(
-        version=number,
-        sha256=vector_sha256(vector),
-        generation=2,
-        epoch=1,
-        lineage=lineage,
-        full=make_manifest(vector_bytes(vector), "model", 15 * KIB, version=number),
-        golden=tuple(golden_outputs(TEMPLATE, file)),
-    )
+    return version_manifest(TEMPLATE, vector, number, 2, lineage)
 
 
 def narrow_history(count: int) -> list[Effect]:

@@ -13,7 +13,7 @@ from uns_topics.controls import join_full
 from uns_topics.golden import golden_outputs
 from uns_topics.plan import Plan, Strategy, TemplateManifest, Tolerances, Training
 from uns_topics.rounds import ClientConfig, RoundAnnouncement, VersionManifest
-from uns_topics.template import Lineage
+from uns_topics.template import Lineage, Template
 from uns_topics.tensors import Role, Vector, vector_bytes, vector_sha256
 from uns_topics.transfers import KIB, make_manifest
 
@@ -40,8 +40,15 @@ def controlled(version: int) -> VersionManifest:
 
 
 def manifest_of(version: int, generation: int = 1) -> VersionManifest:
-    vector, lineage = vector_of(version), Lineage(origin="round", parent=max(0, version - 1), round_number=version)
-    file = TEMPLATE.file(vector, TEMPLATE.version_info(version, generation, lineage))
+    lineage = Lineage(origin="round", parent=max(0, version - 1), round_number=version)
+    return version_manifest(TEMPLATE, vector_of(version), version, generation, lineage)
+
+
+def version_manifest(
+    template: Template, vector: Vector, version: int, generation: int, lineage: Lineage
+) -> VersionManifest:
+    """A version of any template, with the outputs that its file gives."""
+    file = template.file(vector, template.version_info(version, generation, lineage))
     return VersionManifest(
         version=version,
         sha256=vector_sha256(vector),
@@ -49,7 +56,7 @@ def manifest_of(version: int, generation: int = 1) -> VersionManifest:
         epoch=1,
         lineage=lineage,
         full=make_manifest(vector_bytes(vector), "model", 15 * KIB, version=version),
-        golden=tuple(golden_outputs(TEMPLATE, file)),
+        golden=tuple(golden_outputs(template, file)),
     )
 
 
@@ -57,17 +64,21 @@ def model_of(version: int) -> Model:
     return open_version(TEMPLATE, vector_of(version), manifest_of(version))
 
 
+def template_manifest(template: Template) -> TemplateManifest:
+    return TemplateManifest(
+        sha256=template.sha256,
+        network=template.info.network,
+        table=template.table,
+        skeleton=make_manifest(template.skeleton, "skeleton", 15 * KIB),
+    )
+
+
 def plan_of(generation: int = 1) -> Plan:
     return Plan(
         generation=generation,
         contract=CONTRACT,
         contract_hash=CONTRACT.meaning_sha256,
-        template=TemplateManifest(
-            sha256=TEMPLATE.sha256,
-            network=TEMPLATE.info.network,
-            table=TEMPLATE.table,
-            skeleton=make_manifest(TEMPLATE.skeleton, "skeleton", 15 * KIB),
-        ),
+        template=template_manifest(TEMPLATE),
         strategy=Strategy(),
         training=Training(steps=5),
         encodings=("f32",),

@@ -21,13 +21,12 @@ from edge.variants import Served
 from edge.workshop import Workshop
 from tests.aio import run
 from tests.edge.training.cases import make_contract
-from uns_topics.golden import golden_outputs
-from uns_topics.plan import Plan, Strategy, TemplateManifest, Tolerances, Training
+from tests.edge.versions import template_manifest, version_manifest
+from uns_topics.plan import Plan, Strategy, Tolerances, Training
 from uns_topics.presence import Variant
 from uns_topics.rounds import ClientConfig, RoundAnnouncement, VersionManifest
 from uns_topics.template import Lineage, Network, Template
-from uns_topics.tensors import Role, Vector, vector_bytes, vector_sha256
-from uns_topics.transfers import KIB, make_manifest
+from uns_topics.tensors import Role, Vector, vector_bytes
 
 CONTRACT = make_contract()
 TRAINING = Training(steps=60, learning_rate=0.02)
@@ -49,16 +48,7 @@ def history(boards: int, seed: int = 0) -> list[SampleReady | LabelSet]:
 
 def manifest_of(template: Template, version: int, vector: Vector) -> VersionManifest:
     lineage = Lineage(origin="round", parent=version - 1, round_number=version)
-    file = template.file(vector, template.version_info(version, 1, lineage))
-    return VersionManifest(
-        version=version,
-        sha256=vector_sha256(vector),
-        generation=1,
-        epoch=1,
-        lineage=lineage,
-        full=make_manifest(vector_bytes(vector), "model", 15 * KIB, version=version),
-        golden=tuple(golden_outputs(template, file)),
-    )
+    return version_manifest(template, vector, version, 1, lineage)
 
 
 def plan_of(template: Template) -> Plan:
@@ -66,12 +56,7 @@ def plan_of(template: Template) -> Plan:
         generation=1,
         contract=template.contract,
         contract_hash=template.contract.meaning_sha256,
-        template=TemplateManifest(
-            sha256=template.sha256,
-            network=template.info.network,
-            table=template.table,
-            skeleton=make_manifest(template.skeleton, "skeleton", 15 * KIB),
-        ),
+        template=template_manifest(template),
         strategy=Strategy(),
         training=TRAINING,
         encodings=("f32",),
