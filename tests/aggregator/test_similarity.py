@@ -8,39 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregator.similarity import similarity, wasserstein
-from uns_topics.contract import Contract, EventSample, Feature, Metric, NoLabel
-from uns_topics.reports import FeatureCell, Statistics
-from uns_topics.sketch import Sketch, grid_of, grid_of_range
-from uns_topics.standardisation import Moments
+from tests.aggregator.sketched import oven_contract, told_of
+from uns_topics.reports import Statistics
+from uns_topics.sketch import grid_of_range
 
-CONTRACT = Contract(
-    federation="sums",
-    features=(
-        Feature(name="oven", unit="degC", minimum=0, maximum=100),
-        Feature(name="current", unit="A", minimum=-10, maximum=10),
-    ),
-    label=NoLabel(),
-    sample=EventSample(key="board"),
-    metric=Metric.RMSE,
-)
+CONTRACT = oven_contract(100)
 
 
 def told(**features: np.ndarray) -> Statistics:
-    by_name = {f.name: f for f in CONTRACT.features}
-    return Statistics(
-        generation=1,
-        rows=100,
-        label_counts=(),
-        cells=tuple(
-            FeatureCell(
-                slot=0,
-                feature=name,
-                moments=Moments(n=len(values), sum=0.0, sum_squares=0.0),
-                sketch=Sketch.of(grid_of(by_name[name]).count(values)),
-            )
-            for name, values in features.items()
-        ),
-    )
+    return told_of(CONTRACT, features, rows=100)
 
 
 def at(mean: float, seed: int = 0, deviation: float = 2.0) -> np.ndarray:

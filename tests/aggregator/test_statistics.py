@@ -8,22 +8,12 @@ import numpy as np
 import pytest
 
 from aggregator.statistics import overview, reference
-from uns_topics.contract import Contract, EventSample, Feature, Metric, NoLabel
+from tests.aggregator.sketched import oven_contract, told_of
 from uns_topics.reference import LEVELS
-from uns_topics.reports import FeatureCell, Statistics
-from uns_topics.sketch import Sketch, grid_of
+from uns_topics.reports import Statistics
 from uns_topics.standardisation import Moments
 
-CONTRACT = Contract(
-    federation="sums",
-    features=(
-        Feature(name="oven", unit="degC", minimum=0, maximum=300),
-        Feature(name="current", unit="A", minimum=-10, maximum=10),
-    ),
-    label=NoLabel(),
-    sample=EventSample(key="board"),
-    metric=Metric.RMSE,
-)
+CONTRACT = oven_contract(300)
 
 
 def by_name(plants: Iterable[Statistics]) -> dict[str, Statistics]:
@@ -31,19 +21,7 @@ def by_name(plants: Iterable[Statistics]) -> dict[str, Statistics]:
 
 
 def told(values: np.ndarray, *features: str, slot: int = 0) -> Statistics:
-    by_name = {f.name: f for f in CONTRACT.features}
-    moments = Moments(n=len(values), sum=0.0, sum_squares=0.0)
-    return Statistics(
-        generation=1,
-        rows=len(values),
-        label_counts=(),
-        cells=tuple(
-            FeatureCell(
-                slot=slot, feature=name, moments=moments, sketch=Sketch.of(grid_of(by_name[name]).count(values))
-            )
-            for name in features
-        ),
-    )
+    return told_of(CONTRACT, dict.fromkeys(features, values), rows=len(values), slot=slot)
 
 
 def oven(seed: int, n: int = 1000, mean: float = 240.0) -> np.ndarray:
