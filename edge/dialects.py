@@ -183,6 +183,20 @@ def read_timestamp(value: Any, form: TimestampFormat) -> float | Refusal:
     return seconds
 
 
+_EPOCH_BELOW = (
+    (1e11, TimestampFormat.S),
+    (1e14, TimestampFormat.MS),
+    (1e17, TimestampFormat.US),
+    (1e20, TimestampFormat.NS),
+)
+"""Right for all dates from March 1973 on."""
+
+
+def epoch_format(number: float) -> TimestampFormat | None:
+    """How a number from the epoch is written, by its size; None for one that is too large in every way."""
+    return next((form for limit, form in _EPOCH_BELOW if abs(number) < limit), None)
+
+
 _ABSENT = object()
 _JSON_NAMES: dict[type, str] = {str: "a text", bool: "true or false", list: "a list", dict: "an object"}
 _PARSE = json.JSONDecoder().decode  # NaN and Infinity pass here as floats; read_number refuses them field by field

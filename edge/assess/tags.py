@@ -20,6 +20,7 @@ from edge.dialects import (
     Form,
     Refusal,
     TimestampFormat,
+    epoch_format,
     read_scalar,
     read_text,
     read_timestamp,
@@ -39,12 +40,6 @@ _TIMES = (
 _VALUES = (VALUE, "v", "val", "wert", "valeur", "valor")
 _QUALITIES = ("quality", "q", "status", "qualitycode", "quality_code")
 _UNITS = ("unit", "units", "engunit", "uom", "einheit")
-_FORMATS = (
-    (1e11, TimestampFormat.S),
-    (1e14, TimestampFormat.MS),
-    (1e17, TimestampFormat.US),
-    (1e20, TimestampFormat.NS),
-)
 
 
 @dataclass
@@ -247,7 +242,7 @@ def _stamp_of(value: Any) -> TimestampFormat | None:
         return None if isinstance(read_timestamp(value, TimestampFormat.ISO8601), Refusal) else TimestampFormat.ISO8601
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 1e8:
         return None
-    return next((form for limit, form in _FORMATS if value < limit), None)
+    return epoch_format(value)
 
 
 def _flattened(content: dict[str, Any], prefix: str = "", depth: int = 0) -> Iterable[tuple[str, Any]]:

@@ -13,12 +13,9 @@ from datetime import UTC, date, datetime, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from edge.dialects import MAX_TIME_S
+from edge.dialects import MAX_TIME_S, Refusal, TimestampFormat, epoch_format, read_timestamp
 
-EPOCH_TICKS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
-"""Ticks per second of numbers from the epoch."""
-_LARGEST_OF = (("s", 1e11), ("ms", 1e14), ("us", 1e17), ("ns", 1e20))
-"""Up to which size a number is read as what; right for all dates from March 1973 on."""
+_EPOCH_FORMS = frozenset(TimestampFormat) - {TimestampFormat.ISO8601}
 
 ReadMoment = Callable[[Any], float | None]
 """A cell to seconds since the epoch; None where it can't be read."""
@@ -51,8 +48,8 @@ def moment_reader(first: Any, form: str | None, zone: tzinfo | None) -> ReadMome
         form = "iso8601"
     if form is None:
         number = _number(first)
-        form = "iso8601" if number is None else _epoch_form(number)
-    read = _epoch_reader(form) if form in EPOCH_TICKS else _text_reader(form, zone)
+        form = "iso8601" if number is None else (epoch_format(number) or TimestampFormat.NS)
+    read = _epoch_reader(TimestampFormat(form)) if form in _EPOCH_FORMS else _text_reader(form, zone)
     try:
         moment = read(first)
     except _NoZone:
@@ -71,10 +68,6 @@ class _NoZone(ValueError):
     pass
 
 
-def _epoch_form(number: float) -> str:
-    return next((form for form, largest in _LARGEST_OF if abs(number) < largest), "ns")
-
-
 def _number(cell: Any) -> float | None:
     if isinstance(cell, bool) or not isinstance(cell, str | int | float):
         return None
@@ -85,12 +78,11 @@ def _number(cell: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _epoch_reader(form: str) -> ReadMoment:
-    ticks = EPOCH_TICKS[form]
-
+def _epoch_reader(form: TimestampFormat) -> ReadMoment:
     def read(cell: Any) -> float | None:
         number = _number(cell)
-        return _in_range(number / ticks) if number is not None else None
+        moment = read_timestamp(number, form) if number is not None else None
+        return None if isinstance(moment, Refusal) else moment
 
     return read
 
@@ -112,7 +104,8 @@ def _text_reader(form: str, zone: tzinfo | None) -> ReadMoment:
             if zone is None:
                 raise _NoZone
             moment = moment.replace(tzinfo=zone)
-        return _in_range(moment.timestamp())
+        seconds = moment.timestamp()
+        return seconds if 0 <= seconds < MAX_TIME_S else None
 
     return read
 
@@ -125,7 +118,3 @@ def _forgiving(read: ReadMoment) -> ReadMoment:
             return None
 
     return forgiving
-
-
-def _in_range(seconds: float) -> float | None:
-    return seconds if 0 <= seconds < MAX_TIME_S else None
