@@ -19,7 +19,7 @@ from broker_bridge.config import BrokerConfig
 from broker_bridge.settings import load, read_yaml, validate
 from headgate.commands.assess_table import show
 from headgate.exits import CommandError, Exit
-from headgate.parsers import Subparsers, add_command
+from headgate.parsers import Subparsers, add_command, add_login, number_to
 from headgate.running import run_service
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from uns_topics.plan import Plan
 
 DEFAULT_MINUTES = 10.0
+_positive = number_to(999_999_999, "no number above 0")
 
 
 def register(subparsers: Subparsers) -> None:
@@ -61,19 +62,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the report as one page, too")
     parser.add_argument("--suggest", action="store_true", help="propose a signal map from the topics, as YAML")
     parser.add_argument("--broker", metavar="URL", help="--suggest without --config: the plant's broker")
-    parser.add_argument("--username")
-    parser.add_argument("--password-file", metavar="FILE")
-    parser.add_argument("--ca-file", metavar="FILE")
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < 1e9:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return number
+    add_login(parser)
 
 
 def run_assess(arguments: argparse.Namespace) -> int:

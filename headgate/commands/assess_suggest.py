@@ -11,6 +11,7 @@ from broker_bridge.config import BrokerConfig
 from broker_bridge.settings import load, validate
 from headgate.commands.assess import find_contract, hear_plant, keeping, visit_federation
 from headgate.exits import CommandError, Exit
+from headgate.parsers import said_of_broker
 from headgate.running import run_service
 from uns_topics.filters import validate_filter
 
@@ -50,9 +51,7 @@ def _broker(arguments: argparse.Namespace) -> tuple[EdgeConfig | None, BrokerCon
         return config, config.plant_broker or config.broker
     if arguments.broker is None and arguments.data is None:
         raise CommandError("name the plant's broker: --broker URL, --config edge.yaml, or --data FILE", Exit.USAGE)
-    given = {"username": arguments.username, "password_file": arguments.password_file, "ca_file": arguments.ca_file}
-    url = {"url": arguments.broker} if arguments.broker is not None else {}
-    return None, validate(BrokerConfig, {**url, **given}, "command line")
+    return None, validate(BrokerConfig, said_of_broker(arguments), "command line")
 
 
 async def _suggest(

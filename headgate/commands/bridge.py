@@ -8,8 +8,10 @@ from pathlib import Path
 
 from broker_bridge.settings import load
 from headgate.exits import CommandError, Exit
-from headgate.parsers import Subparsers, add_command
+from headgate.parsers import Subparsers, add_command, number_to
 from headgate.running import run_service, set_up_logging
+
+_minutes = number_to(7 * 24 * 60, "no time between 0 and a week")
 
 
 def register(subparsers: Subparsers) -> None:
@@ -38,13 +40,6 @@ def register(subparsers: Subparsers) -> None:
     )
     bridge.add_argument("--minutes", type=_minutes, default=5.0, metavar="N", help="length of a dry run (default 5)")
     bridge.add_argument("--json", action="store_true", help="print the dry run's result as one JSON object")
-
-
-def _minutes(text: str) -> float:
-    number = float(text)
-    if not 0 < number <= 7 * 24 * 60:
-        raise argparse.ArgumentTypeError(f"{text} is no time between 0 and a week")
-    return number
 
 
 def run_bridge(arguments: argparse.Namespace) -> int:

@@ -12,11 +12,12 @@ from urllib.parse import urlsplit
 from broker_bridge.health_config import HealthConfig
 from broker_bridge.settings import ConfigError, override, read_yaml, validate
 from headgate.exits import CommandError, Exit
-from headgate.parsers import Subparsers, add_command
+from headgate.parsers import Subparsers, add_command, number_to
 
 PAGE = "/readyz"
 MAX_ANSWER_BYTES = 64 * 1024
 _GROUP = "health"
+_seconds = number_to(3600, "no number of seconds from 0 to 3600")
 
 
 def register(subparsers: Subparsers) -> None:
@@ -36,16 +37,6 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--timeout", type=_seconds, default=5.0, metavar="S", help="seconds to wait for the answer (default 5)"
     )
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 to 3600")
-    return seconds
 
 
 def run_health(arguments: argparse.Namespace) -> int:

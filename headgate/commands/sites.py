@@ -18,7 +18,7 @@ from broker_bridge.paho_session import PahoConnector
 from broker_bridge.session import Message, Session
 from broker_bridge.settings import load, validate
 from headgate.exits import CommandError, Exit
-from headgate.parsers import Subparsers, add_command
+from headgate.parsers import Subparsers, add_command, add_login, number_to, said_of_broker
 from headgate.running import run_service
 from uns_topics.topics import ROOT, FlTopic, Kind, TopicError
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _SAID = (Kind.STATUS, Kind.STATISTICS, Kind.DATA_QUALITY)
 FILE_WIDTH = 100
 """Columns where the output is no terminal."""
+_seconds = number_to(3600, "not a number of seconds from 0 to 3600")
+_share = number_to(1, "not a distance from 0 to 1")
 
 
 def register(subparsers: Subparsers) -> None:
@@ -45,9 +47,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help="the aggregator's configuration: broker and store")
     parser.add_argument("--broker", metavar="URL", help="without --config: a broker that carries the federation")
     parser.add_argument("--federation", metavar="NAME", help="without --config: which federation")
-    parser.add_argument("--username")
-    parser.add_argument("--password-file", metavar="FILE")
-    parser.add_argument("--ca-file", metavar="FILE")
+    add_login(parser)
     parser.add_argument("--seconds", type=_seconds, default=2.0, help="how long to listen (default 2)")
     parser.add_argument("--features", action="store_true", help="each feature over all sites, from their statistics")
     parser.add_argument("--similarity", action="store_true", help="distances between sites, and groups of alike ones")
@@ -55,24 +55,6 @@ def register(subparsers: Subparsers) -> None:
         "--threshold", type=_share, metavar="X", help="distance below which sites are alike (default 0.05)"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object")
-
-
-def _seconds(text: str) -> float:
-    return _between(text, 3600.0, "a number of seconds from 0 to 3600")
-
-
-def _share(text: str) -> float:
-    return _between(text, 1.0, "a distance from 0 to 1")
-
-
-def _between(text: str, most: float, what: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 < number <= most:
-        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
-    return number
 
 
 def run_sites(arguments: argparse.Namespace) -> int:
@@ -121,8 +103,7 @@ def _where(arguments: argparse.Namespace) -> tuple[BrokerConfig, str, dict[str, 
     if arguments.config is None:
         if arguments.broker is None or arguments.federation is None:
             raise CommandError("name --config, or --broker and --federation", Exit.USAGE)
-        given = {"url": arguments.broker, "username": arguments.username, "password_file": arguments.password_file}
-        broker = validate(BrokerConfig, {**given, "ca_file": arguments.ca_file}, "command line")
+        broker = validate(BrokerConfig, said_of_broker(arguments), "command line")
         try:
             FlTopic(arguments.federation, Kind.PLAN)
         except TopicError as error:

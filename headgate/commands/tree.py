@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headgate.exits import CommandError, Exit
-from headgate.parsers import Subparsers, add_command
+from headgate.parsers import Subparsers, add_command, add_login, number_to, said_of_broker
 from headgate.running import run_service
 from uns_topics.filters import validate_filter
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _READ_EVERY_S = 0.25
 _READINGS = 400
+_number = number_to(1e6, "no number above 0, up to a million")
 
 
 def register(subparsers: Subparsers) -> None:
@@ -38,9 +39,7 @@ def register(subparsers: Subparsers) -> None:
         "--config", type=Path, metavar="FILE", help="edge.yaml (broker and units), or a signal map (units)"
     )
     parser.add_argument("--broker", metavar="URL", help="default: that of --config, else mqtt://127.0.0.1")
-    parser.add_argument("--username")
-    parser.add_argument("--password-file", metavar="FILE")
-    parser.add_argument("--ca-file", metavar="FILE")
+    add_login(parser)
     parser.add_argument("--client-certificate-file", metavar="FILE")
     parser.add_argument("--client-key-file", metavar="FILE")
     parser.add_argument("--once", action="store_true", help="print a snapshot after --seconds and end")
@@ -50,16 +49,6 @@ def register(subparsers: Subparsers) -> None:
     caps.add_argument("--max-topics", type=_count, default=5_000, metavar="N", help="topics (default 5000)")
     caps.add_argument("--max-rate", type=_number, default=2_000.0, metavar="N", help="messages a second (default 2000)")
     caps.add_argument("--max-mib", type=_number, default=2.0, metavar="N", help="MiB a second (default 2)")
-
-
-def _number(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number <= 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0, up to a million")
-    return number
 
 
 def _count(text: str) -> int:
@@ -84,9 +73,8 @@ def run_tree(arguments: argparse.Namespace) -> int:
     is_live = not (arguments.once or arguments.json)
     if is_live and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise CommandError("a live tree needs a terminal; --once prints a snapshot, --json too", Exit.USAGE)
-    names = ("username", "password_file", "ca_file", "client_certificate_file", "client_key_file")
-    given = {"url": arguments.broker, **{name: getattr(arguments, name) for name in names}}
-    broker, signals = read_config(arguments.config, {key: value for key, value in given.items() if value is not None})
+    given = said_of_broker(arguments, "client_certificate_file", "client_key_file")
+    broker, signals = read_config(arguments.config, given)
     tree = Tree(arguments.max_topics, units_of(signals))
     limits = Limits(arguments.max_topics, arguments.max_rate, arguments.max_mib * 1024 * 1024)
 
