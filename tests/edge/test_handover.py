@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from broker_bridge.session import Message
 from edge.binding import bind
 from edge.coverage import bind_what_fits
 from edge.effects import SampleReady
@@ -14,25 +11,9 @@ from edge.handover import Handover, Learning
 from edge.outputs import Outputs
 from edge.quality import QualityCounters
 from edge.reading import Reading, make_reading
-from edge.signal_map import SignalMap
 from edge.unit_watch import UnitWatch
-from tests.edge.versions import CONTRACT, LINE
-from uns_topics.contract import Contract
+from tests.edge.versions import CONTRACT, LINE, MAP, NARROW, board
 
-NARROW = Contract.model_validate(CONTRACT.model_dump() | {"features": [CONTRACT.features[1].model_dump()]})
-MAP = SignalMap.model_validate(
-    {
-        "instance": "acme/berlin/smt/{line}",
-        "sources": [
-            {
-                "topic": "acme/berlin/smt/{line}/spi",
-                "form": "flat",
-                "key": "board",
-                "features": [{"feature": f.name, "field": f.name, "unit": f.unit} for f in CONTRACT.features],
-            }
-        ],
-    }
-)
 OUTPUTS = Outputs("tiny", CONTRACT.output_name)
 
 
@@ -46,13 +27,6 @@ def learning(reading: Reading) -> Learning:
 
 def narrow() -> Learning:
     return learning(make_reading(bind_what_fits(MAP, NARROW), NARROW, OUTPUTS))
-
-
-def board(number: int) -> Message:
-    content = {"timestamp": 1_700_000_000_000 + number, "board": f"B{number}"} | {
-        f.name: 1.0 for f in CONTRACT.features
-    }
-    return Message(f"{LINE}/spi", json.dumps(content).encode(), retain=False)
 
 
 def samples(contracts: Handover, number: int) -> list[SampleReady]:

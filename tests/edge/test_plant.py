@@ -27,31 +27,12 @@ from edge.signal_map import SignalMap
 from edge.store import SampleStore
 from edge.unit_watch import UnitWatch
 from tests.aio import Inbox, run
-from tests.edge.versions import CONTRACT, LINE, model_of
+from tests.edge.versions import CONTRACT, LINE, MAP, board, model_of
 from uns_topics.presence import Variant
 from uns_topics.sparkplug import Payload, encode_payload
 
-MAP = SignalMap.model_validate(
-    {
-        "instance": "acme/berlin/smt/{line}",
-        "sources": [
-            {
-                "topic": "acme/berlin/smt/{line}/spi",
-                "form": "flat",
-                "key": "board",
-                "features": [{"feature": f"x{i}", "field": f"x{i}", "unit": ""} for i in range(2)],
-            }
-        ],
-    }
-)
 ROOT = f"{LINE}/_inference/tiny"
 NOW = 1_700_100_000.0
-
-
-def board(index: int, instance: str = LINE, at: float | None = None, **values: Any) -> Message:
-    time_s = 1_700_000_000 + 30 * index if at is None else at
-    body = {"timestamp": round(time_s * 1000), "board": f"B{index}", "x0": index % 10, "x1": 3.5} | values
-    return Message(f"{instance}/spi", json.dumps(body).encode())
 
 
 class World:

@@ -26,13 +26,11 @@ from edge.store_file import StoreError
 from edge.unit_watch import UnitWatch
 from edge.variants import Served
 from tests.aio import run
-from tests.edge.test_plant import MAP, ROOT, World, board, running
-from tests.edge.versions import CONTRACT, LINE, model_of
+from tests.edge.test_plant import ROOT, World, running
+from tests.edge.versions import CONTRACT, LINE, MAP, NARROW, board, model_of
 from tests.support.tiny_template import tiny_template, tiny_vector
 from uns_topics.contract import Contract
 from uns_topics.presence import Variant
-
-NARROW = Contract.model_validate(CONTRACT.model_dump() | {"features": [CONTRACT.features[1].model_dump()]})
 
 
 def narrow_reading() -> Reading:

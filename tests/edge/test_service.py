@@ -20,26 +20,16 @@ from edge.service import _Edge
 from edge.store import SampleStore
 from edge.unit_watch import UnitWatch
 from tests.aio import run
-from tests.edge.versions import CONTRACT, plan_of
+from tests.edge.versions import CONTRACT, MAP, plan_of
 from uns_topics.codes import Reason
 from uns_topics.reports import DataQuality
-
-SIGNAL_MAP = {
-    "instance": "acme/berlin/smt/{line}",
-    "sources": [
-        {
-            "topic": "acme/berlin/smt/{line}/spi",
-            "form": "flat",
-            "key": "board",
-            "features": [{"feature": f"x{i}", "field": f"x{i}", "unit": ""} for i in range(2)],
-        }
-    ],
-}
 
 
 @asynccontextmanager
 async def edge(folder: Path) -> AsyncIterator[_Edge]:
-    (folder / "signals.yaml").write_text(yaml.safe_dump(SIGNAL_MAP), encoding="utf-8")
+    (folder / "signals.yaml").write_text(
+        yaml.safe_dump(MAP.model_dump(mode="json", exclude_unset=True)), encoding="utf-8"
+    )
     config: dict[str, Any] = {
         "federation": CONTRACT.federation,
         "participant": "berlin",

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from broker_bridge.session import Message
 from edge.effects import LabelSet, SampleReady
 from edge.models import Model, open_version
+from edge.signal_map import SignalMap
 from tests.support.tiny_template import tiny_template, tiny_vector
+from uns_topics.contract import Contract
 from uns_topics.controls import join_full
 from uns_topics.golden import golden_outputs
 from uns_topics.plan import Plan, Strategy, TemplateManifest, Tolerances, Training
@@ -20,6 +25,27 @@ from uns_topics.transfers import KIB, make_manifest
 TEMPLATE = tiny_template()
 CONTRACT = TEMPLATE.contract
 LINE = "acme/berlin/smt/line1"
+NARROW = Contract.model_validate(CONTRACT.model_dump() | {"features": [CONTRACT.features[1].model_dump()]})
+"""Another generation's: the second feature alone."""
+MAP = SignalMap.model_validate(
+    {
+        "instance": "acme/berlin/smt/{line}",
+        "sources": [
+            {
+                "topic": "acme/berlin/smt/{line}/spi",
+                "form": "flat",
+                "key": "board",
+                "features": [{"feature": f"x{i}", "field": f"x{i}", "unit": ""} for i in range(2)],
+            }
+        ],
+    }
+)
+
+
+def board(index: int, instance: str = LINE, at: float | None = None, **values: Any) -> Message:
+    time_s = 1_700_000_000 + 30 * index if at is None else at
+    body = {"timestamp": round(time_s * 1000), "board": f"B{index}", "x0": index % 10, "x1": 3.5} | values
+    return Message(f"{instance}/spi", json.dumps(body).encode())
 
 
 def vector_of(version: int) -> Vector:
