@@ -75,6 +75,12 @@ def signal_map(participant: str) -> dict[str, Any]:
     }
 
 
+def inspected(index: int, own: float = 0.0) -> tuple[float, str]:
+    """Paste volume and verdict of a board: every tenth has too much and a bridge. Args: own: a plant's own offset."""
+    is_bad = index % 10 == 3
+    return (150.0 if is_bad else 95.0) + own + index % 7, "BRIDGE" if is_bad else "OK"
+
+
 @dataclass
 class Service:
     """A `headgate` process with its log."""
@@ -169,7 +175,7 @@ class Federation:
         await self.until(lambda: any(m.topic == topic and m.payload == b"true" for m in self.messages), f"{topic} true")
 
     async def publish_boards(self, participant: str, count: int, **more: float) -> None:
-        """Boards and their verdicts: every tenth has too much paste and a bridge. Args: more: fields of each board."""
+        """Boards and their verdicts. Args: more: fields of each board."""
         session = self.plants.get(participant, self.session)
         assert session is not None
         first = self.boards.get(participant, 0)
@@ -177,10 +183,9 @@ class Federation:
         sends = []
         for index in range(first, first + count):
             stamp = 1_700_000_000_000 + index * 30_000
-            is_bad = index % 10 == 3
-            volume = (150.0 if is_bad else 95.0) + own + index % 7
+            volume, verdict = inspected(index, own)
             spi = {"timestamp_ms": stamp, "board": f"B{index}", "volume": volume, "height": 110.0 + index % 5, **more}
-            aoi = {"timestamp_ms": stamp + 5000, "board": f"B{index}", "verdict": "BRIDGE" if is_bad else "OK"}
+            aoi = {"timestamp_ms": stamp + 5000, "board": f"B{index}", "verdict": verdict}
             for leaf, body in (("spi", spi), ("aoi", aoi)):
                 topic = f"acme/{participant}/smt/line1/{leaf}"
                 sends.append(session.publish(topic, json.dumps(body).encode()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from broker_bridge.config import BrokerConfig
 from broker_bridge.paho_session import PahoConnector
@@ -22,7 +23,20 @@ from uns_topics.sparkplug import (
     encode_payload,
 )
 
+VOLUME = {"feature": "volume", "field": "Board/Paste volume", "unit": "%"}
+HEIGHT = {"feature": "height", "field": "Board/Paste height", "unit": "um"}
 TYPES = {str: DataType.STRING, float: DataType.FLOAT, int: DataType.INT32, bool: DataType.BOOLEAN}
+
+
+def spi_source(*features: dict[str, str]) -> dict[str, Any]:
+    """A signal map's source: the inspection of a line's boards, with the verdict."""
+    return {
+        "topic": "spBv1.0/{plant}/+/line1/spi",
+        "form": "sparkplug",
+        "key": "Board/Serial",
+        "features": list(features),
+        "label": {"field": "Board/Verdict", "source": "aoi", "codes": {"OK": "good", "BRIDGE": "defect"}},
+    }
 
 
 class Node:

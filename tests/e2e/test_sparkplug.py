@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from tests.aio import run
-from tests.e2e.federation import FEDERATION, federation
-from tests.e2e.sparkplug_node import sparkplug_node
+from tests.e2e.federation import FEDERATION, federation, inspected
+from tests.e2e.sparkplug_node import VOLUME, sparkplug_node, spi_source
 from tests.servers import Server
 from uns_topics.sparkplug import REBIRTH, decode_payload
 
@@ -25,13 +25,7 @@ SIGNAL_MAP: dict[str, Any] = {
     "instance": "acme/{plant}/smt/line1",
     "sparkplug": {"host": "headgate-berlin"},
     "sources": [
-        {
-            "topic": "spBv1.0/{plant}/+/line1/spi",
-            "form": "sparkplug",
-            "key": "Board/Serial",
-            "features": [{"feature": "volume", "field": "Board/Paste volume", "unit": "%"}],
-            "label": {"field": "Board/Verdict", "source": "aoi", "codes": {"OK": "good", "BRIDGE": "defect"}},
-        },
+        spi_source(VOLUME),
         {
             "topic": "spBv1.0/{plant}/+/gauge/height",
             "form": "sparkplug",
@@ -73,10 +67,9 @@ def test_nodes_are_read_asked_for_births_and_missed_when_dead(tmp_path: Path, ba
                 await line.birth(start_ms)
 
                 async def board(index: int, at_ms: int) -> None:
-                    is_bad = index % 10 == 3
-                    values = {"Board__Paste volume": (150.0 if is_bad else 95.0) + index % 7}
-                    verdict = "BRIDGE" if is_bad else "OK"
-                    await line.data(at_ms, Board__Serial=f"B{index}", Board__Verdict=verdict, **values)
+                    volume, verdict = inspected(index)
+                    values = {"Board__Paste volume": volume, "Board__Verdict": verdict}
+                    await line.data(at_ms, Board__Serial=f"B{index}", **values)
 
                 async with sparkplug_node(broker, "berlin", "gauge", "height", {"Height": 0.110}) as gauge:
                     await gauge.birth(start_ms)

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from tests.aio import run
-from tests.e2e.federation import FEDERATION, Federation, federation
+from tests.e2e.federation import FEDERATION, Federation, federation, inspected
+from tests.e2e.sparkplug_node import HEIGHT, VOLUME, spi_source
 from tests.e2e.test_leave import leave
 from tests.servers import Server, free_port
 from tests.support.prometheus import fetch, scrape
@@ -32,18 +33,7 @@ BOARD = {"Board/Serial": "none", "Board/Paste volume": 0.0, "Board/Paste height"
 SIGNAL_MAP: dict[str, Any] = {
     "signal_map": 1,
     "instance": "acme/{plant}/smt/line1",
-    "sources": [
-        {
-            "topic": "spBv1.0/{plant}/+/line1/spi",
-            "form": "sparkplug",
-            "key": "Board/Serial",
-            "features": [
-                {"feature": "volume", "field": "Board/Paste volume", "unit": "%"},
-                {"feature": "height", "field": "Board/Paste height", "unit": "um"},
-            ],
-            "label": {"field": "Board/Verdict", "source": "aoi", "codes": {"OK": "good", "BRIDGE": "defect"}},
-        }
-    ],
+    "sources": [spi_source(VOLUME, HEIGHT)],
 }
 
 
@@ -121,14 +111,14 @@ class Line:
 
     def boards(self, node: Peer, count: int) -> None:
         for index in range(self._index, self._index + count):
-            is_bad = index % 10 == 3
+            volume, verdict = inspected(index)
             node.tell(
                 {
                     "timestamp": self._start_ms + index * 30_000,
                     "Board/Serial": f"B{index}",
-                    "Board/Paste volume": (150.0 if is_bad else 95.0) + index % 7,
+                    "Board/Paste volume": volume,
                     "Board/Paste height": 110.0 + index % 5,
-                    "Board/Verdict": "BRIDGE" if is_bad else "OK",
+                    "Board/Verdict": verdict,
                 }
             )
         self._index += count

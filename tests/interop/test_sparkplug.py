@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.aio import run
-from tests.e2e.federation import FEDERATION, Federation, federation
+from tests.e2e.federation import FEDERATION, Federation, federation, inspected
+from tests.e2e.sparkplug_node import VOLUME, spi_source
 from tests.interop.js_client import JsClient, js_client
 from tests.interop.programs import HERE, node_module, program
 from tests.servers import Server, mosquitto
@@ -23,15 +24,7 @@ INSTANCE = "acme/berlin/smt/line1"
 SIGNAL_MAP: dict[str, Any] = {
     "signal_map": 1,
     "instance": "acme/{plant}/smt/line1",
-    "sources": [
-        {
-            "topic": "spBv1.0/{plant}/+/line1/spi",
-            "form": "sparkplug",
-            "key": "Board/Serial",
-            "features": [{"feature": "volume", "field": "Board/Paste volume", "unit": "%"}],
-            "label": {"field": "Board/Verdict", "source": "aoi", "codes": {"OK": "good", "BRIDGE": "defect"}},
-        },
-    ],
+    "sources": [spi_source(VOLUME)],
 }
 BIRTH = (("Board/Serial", "String", "none"), ("Board/Paste volume", "Double", 0.0), ("Board/Verdict", "String", "none"))
 BDSEQ = {"name": "bdSeq", "type": "UInt64", "value": 4}
@@ -50,9 +43,8 @@ class Node:
         await self._say("DBIRTH/line1/spi", at_ms, *metrics)
 
     async def board(self, index: int, at_ms: int) -> None:
-        is_bad = index % 10 == 3
-        values = (f"B{index}", (150.0 if is_bad else 95.0) + index % 7, "BRIDGE" if is_bad else "OK")
-        metrics = ({"alias": i, "type": BIRTH[i][1], "value": v, "timestamp": at_ms} for i, v in enumerate(values))
+        values = enumerate((f"B{index}", *inspected(index)))
+        metrics = ({"alias": i, "type": BIRTH[i][1], "value": v, "timestamp": at_ms} for i, v in values)
         await self._say("DDATA/line1/spi", at_ms, *metrics)
 
     async def _say(self, where: str, at_ms: int, *metrics: dict[str, Any]) -> None:
