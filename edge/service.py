@@ -7,7 +7,6 @@ import logging
 import random
 import secrets
 import sqlite3
-import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -33,6 +32,7 @@ from edge.participation import Counts, Participation
 from edge.plant import Plant
 from edge.problem_file import known_problems, write_problems
 from edge.quality import QualityCounters
+from edge.quality_reports import QUALITY_KEY, QualityReports
 from edge.reading import Reading, Readings
 from edge.rules import rule_problem
 from edge.signal_map import SignalMap
@@ -49,17 +49,10 @@ from uns_topics.meaning import changes
 from uns_topics.plan import Plan
 from uns_topics.presence import Variant
 from uns_topics.reference import Reference
-from uns_topics.reports import DataQuality
-from uns_topics.topics import Kind
 
 log = logging.getLogger("headgate.edge")
 
 EXIT_OK, EXIT_CONFIGURATION, EXIT_BROKER = 0, 2, 4
-QUALITY_KEY = "data-quality"
-QUALITY_KEPT_EVERY_S = 5.0
-"""Figures of the data quality are written to disk at most this often; a changed verdict at once."""
-MIN_JUDGED = 100
-"""Samples below which shares say nothing about the data's quality."""
 TRAINER_AGAIN_S = 30.0
 """A trainer that failed is tried again after this."""
 DECIDE_EVERY_S = 1.0
@@ -147,12 +140,17 @@ class _Edge:
         self._served: Served | None = None
         self._told_of = 0
         """The generation whose changes were told."""
-        self._said_quality: DataQuality | None = None
-        self._quality_kept = float("-inf")
         self._decided_at = -1
         """Samples that had matured when a model on probation was looked at last; -1: none is."""
-        self._reference: Reference | None = None
-        self._compared: Reference | None = None
+        self._quality = QualityReports(
+            config.participant,
+            self._core,
+            self._workshop,
+            self._federation,
+            self._store,
+            self._store_thread,
+            contract=lambda: self._contract,
+        )
         self._health = Health(config.health, service_registry(self._sheet))
         self._health.condition("federation", self._why_no_federation)
         self._health.condition("plant", self._why_no_plant)
@@ -267,7 +265,7 @@ class _Edge:
         reading, aside = self._read_by(contract), list[Path | None]()
 
         def done() -> None:
-            self._said_quality, self._compared = None, None
+            self._quality.forget()
             if aside and aside[0] is not None:
                 log.warning("samples of the former contract were set aside as %s", aside[0])
             self._stored.set()
@@ -331,53 +329,7 @@ class _Edge:
             self._federation.run_on_tags(changed)
 
     async def _judge(self, counts: Counts) -> Reason | None:
-        """Publish the data quality when its verdict changes or a good part more was seen; the gate's word."""
-        if self._plant is None or counts.samples < MIN_JUDGED:
-            return None
-        plant = self._plant
-        await self._compare_units(plant.units)
-        labelled = self._contract is not None and self._contract.label.kind == "classes"
-        unlabelled = await on(self._store_thread, self._store.unlabelled) if labelled else 0.0
-        report, judged = plant.data_quality(counts.samples, counts.matured, unlabelled)
-        said, now = self._said_quality, time.monotonic()
-        is_new = said is None or _gist(said) != _gist(report)
-        if is_new or now >= self._quality_kept + QUALITY_KEPT_EVERY_S:
-            self._quality_kept = now
-            await self._keep_quality(plant.quality.dump())
-        if is_new and (said is not None or report.verdict != "pass"):
-            log.log(
-                logging.WARNING if report.verdict == "hold" else logging.INFO,
-                "data quality: %s%s", report.verdict, "".join(f"; {reason}" for reason in judged.reasons),
-            )  # fmt: skip
-        if said is None or is_new or report.samples >= 1.2 * said.samples:
-            self._said_quality = report
-            if self._is_of_plan:  # to others, another contract's features are names that nobody declared
-                await self._federation.say(Kind.DATA_QUALITY, report)
-        plant.hold(report.verdict == "hold")
-        return Reason.DATA_QUALITY if report.verdict == "hold" else None
-
-    async def _keep_quality(self, kept: bytes) -> None:
-        try:
-            await on(self._store_thread, lambda: self._store.put(QUALITY_KEY, kept))
-        except sqlite3.Error as error:  # a full disk must not keep the gate from holding
-            log.error("the data quality can't be kept on disk: %s", error)  # noqa: TRY400 - a sentence for people
-
-    @property
-    def _is_of_plan(self) -> bool:
-        plan, contract = self._core.plan, self._contract
-        return plan is None or (contract is not None and plan.contract_hash == contract.meaning_sha256)
-
-    async def _compare_units(self, watch: UnitWatch) -> None:
-        """Let the plan's reference decide which units look wrong."""
-        reference, plan = self._reference, self._core.plan
-        if plan is None or not self._is_of_plan or (reference is not None and reference.generation != plan.generation):
-            reference = None
-        if reference is not self._compared:
-            self._compared = reference
-            told = None
-            if plan is not None and reference is not None and self._config.participant in reference.participants:
-                told = await self._workshop.told(plan)
-            watch.compare(reference, told)
+        return await self._quality.judge(self._plant, counts) if self._plant is not None else None
 
     # Health ----------------------------------------------------------------------------------------------------------
 
@@ -468,7 +420,7 @@ class _Edge:
             log.error("the contract can't be kept on disk: %s", error)  # noqa: TRY400 - a sentence for people
 
     def _on_reference(self, reference: Reference | None) -> None:
-        self._reference = reference
+        self._quality.reference = reference
         self._stored.set()  # judged by it at once, whenever the next sample comes
 
     def _serve(self, served: Served) -> None:
@@ -489,8 +441,3 @@ class _Edge:
     def _traffic(self) -> dict[str, int]:
         plant = self._plant
         return {"bytes_kept": plant.bytes_kept, "instances": plant.instances} if plant is not None else {}
-
-
-def _gist(report: DataQuality) -> object:
-    """What is worth saying anew: the verdict, and what it is about; figures alone change with every sample."""
-    return report.verdict, frozenset((found.check, found.feature, found.verdict) for found in report.findings)
