@@ -23,7 +23,7 @@ from edge.decision import Decision, RateChange, decide
 from edge.models import Model, with_calibration
 from edge.probation import evidence
 from edge.rules import AlarmRule, Probation
-from edge.scoring import outputs_of
+from edge.scoring import Snapshot, outputs_of
 from edge.store import SampleStore
 from edge.variants import Served
 from uns_topics.contract import Contract
@@ -52,6 +52,11 @@ class Samples:
     contract: Contract
     instances: Sequence[str]
     predicted: npt.NDArray[np.bool_] | None = None
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> Samples:
+        """Those of a round."""
+        return cls(snapshot.dataset, snapshot.contract, snapshot.instances)
 
 
 @dataclass(frozen=True)
@@ -95,13 +100,13 @@ class Decisions:
         Returns: it, with its decision; or what runs on in its place, as the last good one, where the swap is held.
         """
         ready = self.fit(served, samples)
-        if running is None or running.is_same(ready):
+        most = self._max_rate_change
+        if running is None or most is None or running.is_same(ready):
             self.pass_on()
             return ready
         change = self._change(running, ready, samples)
-        most = self._max_rate_change
         is_undecided = ready.decision.problem is not None
-        if change is None or most is None or not (change.exceeds(most) or is_undecided):
+        if change is None or not (change.exceeds(most) or is_undecided):
             self.pass_on()
             return ready
         if self.is_released(ready):

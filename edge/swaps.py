@@ -151,7 +151,7 @@ class Swaps:
         """
         contract = served.model.template.contract  # the plan's may be another one by now
         if snapshot is not None and snapshot.contract.meaning_sha256 == contract.meaning_sha256:
-            samples = Samples(snapshot.dataset, snapshot.contract, snapshot.instances)
+            samples = Samples.of(snapshot)
             if await on(self._scoring, lambda: self.decisions.is_enough(samples)):
                 return samples
 

@@ -413,7 +413,7 @@ class Workshop:
             personal = own.personalised(snapshot, current.model, weights)
             last_good = None if waits else self.swaps.serving.last_good
             could = contenders(current, own.local_only, personal, last_good)
-            samples = Samples(snapshot.dataset, snapshot.contract, snapshot.instances)
+            samples = Samples.of(snapshot)
             return review(
                 snapshot,
                 manifest,
