@@ -39,6 +39,11 @@ class SampleReady:
     step: int = 0
     rows: npt.NDArray[np.float32] | None = None
 
+    @property
+    def new_rows(self) -> npt.NDArray[np.float32]:
+        """What no sample before it had; shape (n, F), where windows share the other rows."""
+        return self.values[None] if self.rows is None else self.rows
+
 
 @dataclass(frozen=True, slots=True)
 class LabelSet:

@@ -409,7 +409,7 @@ class Plant:
     def _count(self, samples: list[SampleReady]) -> None:
         """What a batch's numbers look like."""
         if samples:
-            rows = [sample.values[None] if sample.rows is None else sample.rows for sample in samples]
+            rows = [sample.new_rows for sample in samples]
             self.quality.add_samples((s.instance, r, s.time_s) for s, r in zip(samples, rows, strict=True))
             self.units.add(np.concatenate(rows))
 

@@ -94,8 +94,7 @@ class Feed:
         for effect in batch:
             if isinstance(effect, SampleReady):
                 self.fed.samples += 1
-                rows = effect.values[None] if effect.rows is None else effect.rows
-                self._quality.add(effect.instance, rows, effect.time_s)
+                self._quality.add(effect.instance, effect.new_rows, effect.time_s)
             elif isinstance(effect, LabelSet):
                 self.fed.labels += 1
                 self._quality.add_labels(1)
